@@ -48,7 +48,10 @@ def test_each_required_field_is_required(tmp_path, folder):
             discover.read(path)
 
 
-@pytest.mark.parametrize("text", ["", "x = 1\n", '"""No colon here."""\n', '"""Title: no full stop"""\n', '"""Title: claim\nover two lines.\n"""\n'])
+NO_TITLE = ["", "x = 1\n", '"""No colon here."""\n', '"""Title: no full stop"""\n', '"""Title: claim\nover two lines.\n"""\n']
+
+
+@pytest.mark.parametrize("text", NO_TITLE)
 def test_a_header_without_a_title_is_refused(tmp_path, text):
     with pytest.raises(BadMethodFile, match="has no title"):
         discover.read(put(tmp_path, "rules", "m", text))

@@ -1,0 +1,1 @@
+"""What a claim of speed is measured with."""
