@@ -13,7 +13,7 @@ RULE = '''"""Toss a coin: accept every second token.
 Source:   Nobody 2026, Alg. 1;
           and a second line
 Keeps:    law
-Judges:   token; determined
+Judges:   token            determined
 Noise:    fresh
 Cost:     nothing
 Differs:  nothing
@@ -37,6 +37,7 @@ def test_header_is_read_whole(tmp_path):
     assert list(method.fields) == ["Source", "Keeps", "Judges", "Noise", "Cost", "Differs"]
     assert method.fields["Source"] == "Nobody 2026, Alg. 1; and a second line"
     assert method.fields["Differs"] == "nothing"
+    assert method.fields["Judges"] == "token; determined"
 
 
 @pytest.mark.parametrize("folder", discover.REQUIRED)

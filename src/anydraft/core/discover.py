@@ -34,7 +34,8 @@ REQUIRED = {
 class Method:
     """One method as its file describes it: nothing here is imported or run.
 
-    `folder` and `name` are what `load` takes; `fields` holds the header's fields in their order, each value on one line.
+    `folder` and `name` are what `load` takes; `fields` holds the header's fields in their order, each value on one line,
+    with "; " where the header leaves a gap of two spaces or more between a word and a remark on it.
     """
 
     folder: str
@@ -125,9 +126,9 @@ def _fields(text: str) -> dict[str, str]:
     for line in text.lstrip("\n").splitlines():
         if found := re.fullmatch(r"([A-Z][a-z]+):\s*(.*)", line):
             last = found[1]
-            fields[last] = found[2].strip()
+            fields[last] = found[2]
         elif last and re.match(r"\s+\S", line):
-            fields[last] = f"{fields[last]} {line.strip()}".strip()
+            fields[last] += f" {line.strip()}"
         else:
             break
-    return fields
+    return {field: re.sub(r"\s{2,}", "; ", value.strip()) for field, value in fields.items()}
