@@ -1,1 +1,1 @@
-"""One lookahead policy per file. The folder is the registry: nothing is listed here."""
+"""One lookahead policy per file."""

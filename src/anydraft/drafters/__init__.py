@@ -1,1 +1,1 @@
-"""One published drafter per file. The folder is the registry: nothing is listed here."""
+"""One published drafter per file."""

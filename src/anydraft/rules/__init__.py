@@ -1,1 +1,1 @@
-"""One verification rule per file. The folder is the registry: nothing is listed here."""
+"""One verification rule per file."""

@@ -1,1 +1,1 @@
-"""Who runs when: one schedule per file. The folder is the registry: nothing is listed here."""
+"""Who runs when: one schedule per file."""

@@ -1,0 +1,72 @@
+"""The only writer of tokens: verdicts become ids, cut at the exact token where a request ends.
+
+Here is the step's one wait for the device: paths, counts and tokens come to the host in a single transfer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from anydraft.core.errors import NonFiniteLogits
+from anydraft.core.records import Context, Draft, Scores, Verdict
+from anydraft.core.stopping import Stopping
+
+
+class Committed(NamedTuple):
+    """What `commit` did."""
+
+    context: Context
+    emitted: torch.Tensor  # i64[B] host
+    finish: tuple[str | None, ...]
+    path: list[list[int]]  # accepted nodes of each row, before stopping
+
+
+def commit(context: Context, draft: Draft, scores: Scores, verdict: Verdict, stopping: Sequence[Stopping]) -> Committed:
+    """Writes each row's accepted tokens and the target's token behind its ids, one by one, until the request ends.
+
+    Args:
+        stopping: one per row of the context, in the same order.
+    Raises:
+        NonFiniteLogits: a row of the target's logits holds NaN, or nothing finite; nothing was written then.
+    """
+    rows, poisoned = _to_host(draft, scores, verdict)
+    if poisoned:
+        raise NonFiniteLogits(
+            "the target model returned logits that are NaN or without any finite value",
+            got=f"step {int(context.step.max())}, context of {int(context.length.max())} tokens",
+            next_step="Check the checkpoint, or load it in float32",
+        )
+    length, emitted, finish = context.length.clone(), torch.zeros_like(context.length), []
+    for b, (nodes, tokens) in enumerate(rows):
+        for token in tokens:
+            context.ids[b, length[b]] = token
+            length[b] += 1
+            emitted[b] += 1
+            if stopping[b].push(token, lambda b=b: context.ids[b : b + 1, : int(length[b])], bool(length[b] >= context.limit[b])):
+                break
+        finish.append(stopping[b].finish)
+    after = dataclasses.replace(context, length=length, committed=length, step=context.step + 1)
+    return Committed(after, emitted, tuple(finish), [nodes for nodes, _ in rows])
+
+
+def _to_host(draft: Draft, scores: Scores, verdict: Verdict) -> tuple[list[tuple[list[int], list[int]]], bool]:
+    """(accepted nodes, tokens to emit) of each row, and whether any logits were unusable."""
+    largest = scores.logits.amax(-1)
+    live = torch.nn.functional.pad(draft.live.to(largest.device), (1, 0), value=True)
+    poisoned = (~torch.isfinite(largest) & live).any(1)
+    parts = [verdict.count[:, None], verdict.token[:, None], poisoned[:, None].long()]
+    if verdict.path.shape[1]:
+        picked = draft.tokens.gather(1, verdict.path.clamp_min(0)) if draft.nodes else verdict.path
+        parts += [verdict.path, picked]
+    wide = verdict.path.shape[1]
+    rows = []
+    bad = False
+    for count, token, poison, *rest in torch.cat(parts, 1).tolist():
+        nodes, tokens = rest[:count], rest[wide : wide + count]
+        rows.append((nodes, tokens + [token] if token >= 0 else tokens))
+        bad = bad or bool(poison)
+    return rows, bad

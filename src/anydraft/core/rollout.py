@@ -1,0 +1,184 @@
+"""Draws a chain or a tree from a drafting model, and records the law that each node was drawn from.
+
+Source: chains: Leviathan et al. 2023, arXiv:2211.17192; distinct siblings: Jeon et al. 2024 (RSD-C), arXiv:2402.14160.
+
+A control is asked only after a level was kept: a rule of stopping that discards a drawn token would bias the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anydraft.core.law import Dense, Law, Point, without
+from anydraft.core.noise import nobody
+from anydraft.core.processors import drafting_law
+from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Size
+from anydraft.core.roles import Model, Noise
+
+
+def draw_chain(model: Model, context: Context, size: Size, noise: Noise, *, own: Context | None = None) -> Draft:
+    """One path of at most `size.depth` tokens per row.
+
+    Args:
+        context: the target's; its requests say how to draw, and the control is asked about it.
+        own: the same text in the drafter's ids; None if it has the target's.
+    Returns:
+        A chain of independent nodes in the drafter's ids, N = the deepest row's depth.
+    """
+    depth = size.depth
+    if not bool((depth > 0).any()):
+        return Draft.empty(context.size)
+    logits = model.next(own or context)
+    device, reach = logits.device, depth.to(logits.device)
+    live = reach > 0
+    tokens, lives, laws = [], [], []
+    while True:
+        level = len(tokens)
+        law = drafting_law(logits, context.requests)
+        token = noise.categorical(law, 0, live, "draft", level)
+        tokens.append(token)
+        lives.append(live)
+        laws.append(law)
+        if level + 1 == int(depth.max()):
+            break
+        live = live & (reach > level + 1) & (token >= 0)
+        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1])).to(device)
+        if nobody(live):
+            break
+        logits = model.grow(token.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]
+    return _chain(tokens, lives, laws, forwards=len(tokens))
+
+
+def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor) -> Level:
+    prob = (logits.gather(1, token.clamp_min(0)[:, None]).squeeze(1) - logits.logsumexp(-1)).exp()
+    return Level(depth=depth, token=token, prob=prob, logits=logits, live=live)
+
+
+def stacked(laws: Sequence[Law]) -> Law:
+    """One law of R rows from R laws of one row."""
+    if all(isinstance(law, Point) for law in laws):
+        return Point(torch.cat([law.ids for law in laws], 1), laws[0].width, laws[0].dtype)
+    return Dense(torch.stack([law.rows(0) for law in laws], 1))
+
+
+def _chain(tokens: list[Tensor], lives: list[Tensor], laws: list[Law], forwards: int) -> Draft:
+    ids = torch.stack(tokens, 1)
+    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return Draft(
+        tokens=ids.clamp_min(0),
+        parent=place - 1,
+        live=torch.stack(lives, 1),
+        kind=torch.full_like(ids, INDEPENDENT),
+        index=place,
+        law=stacked(laws),
+        levels=ids.shape[1],
+        forwards=forwards,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Branching:
+    """A tree in which every node of level i has `width[i]` children of one kind.
+
+    determined: the most likely tokens. independent: drawn from the node's law, repeats allowed. distinct: drawn without repeats.
+    """
+
+    width: tuple[int, ...]
+    kind: str = "distinct"
+
+
+def draw_tree(model: Model, context: Context, size: Size, noise: Noise, shape: Branching, *, own: Context | None = None) -> Draft:
+    """A tree of the given shape, cut to `size.depth` levels and `size.nodes` nodes.
+
+    The shape is fixed before anything is drawn; the control may end a row after a kept level, and is asked about its first path.
+    Where a request drafts at temperature 0, drawing would give one child only: its children are the most likely tokens, determined.
+    """
+    depth = size.depth
+    if not bool((depth > 0).any()) or not shape.width:
+        return Draft.empty(context.size)
+    logits = model.next(own or context)[:, None]  # f[B, M, U]: one row per node of the last level, the root at first
+    device, reach = logits.device, depth.to(logits.device)
+    grown = _Growing(context, shape.kind, device)
+    parents, live = [-1], (reach > 0)[:, None]
+    forwards = 1
+    for level, width in enumerate(shape.width[: int(depth.max())]):
+        start = grown.count
+        grown.add_level(logits, parents, live, width, size.nodes.to(device), noise)
+        parents = list(range(start, grown.count))
+        if level + 1 == min(len(shape.width), int(depth.max())) or grown.count >= int(size.nodes.max()):
+            break
+        live = torch.stack(grown.lives[start:], 1)
+        asked = (reach > level + 1) & size.go_on(context, _level(level + 1, grown.tokens[start], logits[:, 0], live[:, 0])).to(device)
+        live = live & asked[:, None]
+        if nobody(live):
+            break
+        above = torch.tensor([grown.parent[p] for p in parents]).expand(context.size, -1)
+        logits = model.grow(torch.stack(grown.tokens[start:], 1), above)
+        forwards += 1
+    return grown.draft(forwards)
+
+
+class _Growing:
+    """Columns of a tree while it is drawn. Every row has the same shape; `live` says which nodes a row has."""
+
+    def __init__(self, context: Context, kind: str, device: torch.device):
+        self.requests, self.kind, self.device = context.requests, KINDS[kind], device
+        point = [(r.temperature if r.draft_temperature is None else r.draft_temperature) == 0 for r in context.requests]
+        self.point = torch.tensor(point, device=device) | (self.kind == DETERMINED)  # bool[B] rows whose children are determined
+        self.tokens: list[Tensor] = []
+        self.lives: list[Tensor] = []
+        self.parent: list[int] = []
+        self.source: list[int] = []  # which of `laws` a node was drawn from
+        self.laws: list[Law] = []
+        self.depth = 0
+
+    @property
+    def count(self) -> int:
+        return len(self.tokens)
+
+    def add_level(self, logits: Tensor, parents: list[int], live: Tensor, width: int, budget: Tensor, noise: Noise) -> None:
+        """Adds `width` children to each of `parents`, whose next-token logits are f[B, M, U], while the budget i64[B] lasts."""
+        self.depth += 1
+        for m, parent in enumerate(parents):
+            fan = min(width, int(budget.max()) - self.count, logits.shape[-1])
+            if fan > 0:
+                self._children(logits[:, m], parent, live[:, m], fan, budget, noise)
+
+    def _children(self, logits: Tensor, parent: int, live: Tensor, fan: int, budget: Tensor, noise: Noise) -> None:
+        best = logits.topk(fan, -1).indices if bool(self.point.any()) else None
+        law = drafting_law(logits, self.requests)
+        self.laws.append(law)
+        row = law.rows(0)
+        tried = torch.zeros_like(row, dtype=torch.bool)
+        for j in range(fan):
+            left = without(row, tried) if self.kind == DISTINCT and j else row
+            here = live & (budget > self.count)  # nodes are numbered alike in every row, so a row's tree is its own
+            asked = here & ~self.point & (left.sum(-1) > 0)  # fewer children where the law's support is used up
+            token = noise.categorical(Dense(left[:, None]), 0, asked, "draft", self.count)
+            tried = tried.scatter(1, token.clamp_min(0)[:, None], True)
+            if best is not None:
+                token = torch.where(self.point, best[:, j], token)
+            self.tokens.append(token.clamp_min(0))
+            self.lives.append(asked | (here & self.point))
+            self.parent.append(parent)
+            self.source.append(len(self.laws) - 1)
+
+    def draft(self, forwards: int) -> Draft:
+        batch = len(self.requests)
+        place = torch.tensor(self.source, device=self.device).expand(batch, -1)
+        kind = torch.where(self.point, DETERMINED, self.kind)[:, None].expand(batch, self.count)
+        return Draft(
+            tokens=torch.stack(self.tokens, 1),
+            parent=torch.tensor(self.parent, device=self.device).expand(batch, -1),
+            live=torch.stack(self.lives, 1),
+            kind=kind,
+            index=torch.where(kind == DETERMINED, -1, place),
+            law=None if bool(self.point.all()) else stacked(self.laws),
+            levels=self.depth,
+            chain=self.parent == list(range(-1, self.count - 1)),
+            forwards=forwards,
+        )

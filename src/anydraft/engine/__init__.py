@@ -1,0 +1,1 @@
+"""Runs a model fast; knows devices and caches, knows no method."""

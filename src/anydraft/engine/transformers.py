@@ -1,0 +1,331 @@
+"""Any Hugging Face causal language model as a `Target` and as a drafting `Model`. The model's own code and weights are used as they are.
+
+Every forward is one shape: the ids that are not cached yet, aligned to the right so that the last of them (the root) is in the same
+column for every row, followed by the draft nodes. What is cached is found by common prefix, compared from the length that is known to agree;
+accepted draft nodes are found by walking the last tree along the new ids. So no caller has to tell what was accepted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anydraft.core.errors import BadPrompt
+from anydraft.core.processors import Laws
+from anydraft.core.records import Context, Draft, Request, Scores
+from anydraft.core.tree import ancestors
+from anydraft.engine.attention import additive, layer_windows, refuse_unsupported, windowed
+from anydraft.engine.slots import Plan, SlotCache, bucket
+
+
+class _Row:
+    """What one request has in the cache, on the host."""
+
+    __slots__ = ("slot", "request", "ids", "length", "known")
+
+    def __init__(self, slot: int):
+        self.slot = slot
+        self.request: Request | None = None
+        self.ids = torch.empty(0, dtype=torch.int64)  # a copy of the ids that are cached, first `length` of them
+        self.length = 0
+        self.known = 0  # ids known to agree with every later context of the same request
+
+    def write(self, ids: Tensor, start: int, end: int) -> None:
+        """Copies ids [start, end): callers may rewrite their own buffers."""
+        if end > len(self.ids):
+            self.ids = torch.nn.functional.pad(self.ids, (0, max(end, 2 * len(self.ids), 64) - len(self.ids)))
+        self.ids[start:end] = ids[start:end]
+
+
+class TransformersModel:
+    """A causal language model with slots.
+
+    Args:
+        model: a `PreTrainedModel`; never changed.
+        chunk: most tokens of a prompt in one forward.
+    Raises:
+        UnsupportedModel: its state cannot be rolled back or masked.
+    """
+
+    def __init__(self, model: Any, *, chunk: int = 512):
+        refuse_unsupported(model)
+        self.model, self.chunk = model, chunk
+        self.windows = layer_windows(model.config)
+        text = model.config.get_text_config(decoder=True)
+        self.max_length: int | None = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        self._layers = text.num_hidden_layers
+        head = model.get_output_embeddings()
+        self.vocab_size: int = head.weight.shape[0] if head is not None else text.vocab_size
+        self.device = model.get_input_embeddings().weight.device
+        self.dtype = model.dtype
+        self.forwards = 0
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._laws = Laws()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all rows and frees the slots."""
+        self._cache: SlotCache | None = None
+        self._rows: list[_Row] = []
+        self._tree = _Tree.none()
+        self._laws = Laws()
+
+    # -- Target ------------------------------------------------------------------------------------------------------
+
+    def open(self, context: Context) -> None:
+        """Brings the cache to all ids but the last of each row, in chunks."""
+        with torch.inference_mode():
+            self._locate(context)
+            behind = [int(n) - 1 - row.length for n, row in zip(context.length, self._rows)]
+            if max(behind) > 0:
+                self._catch_up(context, leave=1)
+
+    def score(self, context: Context, draft: Draft) -> Scores:
+        """One forward over what is not cached and the draft's nodes."""
+        with torch.inference_mode():
+            self._locate(context)
+            self._catch_up(context, leave=self.chunk)
+            tokens, parent = draft.tokens.to(self.device), draft.parent.cpu()
+            logits = self._forward(context, tokens.clamp_min(0), parent, draft.chain)
+        return Scores(law=self._laws.of(logits, context, draft), logits=logits)
+
+    def plain(self, context: Context) -> Tensor | None:
+        """Rows that must not speculate; see `Laws.plain`."""
+        return self._laws.plain(context)
+
+    # -- Model -------------------------------------------------------------------------------------------------------
+
+    def next(self, context: Context) -> Tensor:
+        """See `Model.next`."""
+        with torch.inference_mode():
+            self._locate(context)
+            self._catch_up(context, leave=self.chunk)
+            none = torch.zeros(context.size, 0, dtype=torch.int64, device=self.device)
+            return self._forward(context, none, none.cpu(), True)[:, 0]
+
+    def grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
+        """See `Model.grow`. Nodes beyond the model's positions get logits that are never used."""
+        with torch.inference_mode():
+            return self._grow(tokens.to(self.device), parent.cpu())
+
+    # -- where things are --------------------------------------------------------------------------------------------
+
+    def _locate(self, context: Context) -> None:
+        """Makes row b of the cache row b of the context, and finds how much of it is cached."""
+        length = int(context.length.max())
+        if self.max_length is not None and length > self.max_length:
+            raise BadPrompt("the text is longer than the model's context", got=length, expected=f"at most {self.max_length} tokens")
+        slots = context.slot.tolist()
+        if slots != [row.slot for row in self._rows]:
+            self._rearrange(slots)
+        tree = self._tree.host() if self._tree.nodes else None
+        for b, (row, request) in enumerate(zip(self._rows, context.requests)):
+            ids, end, committed = context.ids[b], int(context.length[b]) - 1, int(context.committed[b])
+            start = min(row.known, committed, row.length, end) if row.request is request else 0
+            same = _common_prefix(row.ids, ids, start, min(row.length, end))
+            if tree is not None and same == row.length and same == self._tree.base[b]:
+                path = tree.walk(b, ids[same:end].tolist())
+                if path and self._cache is not None:
+                    self._cache.gather(b, [same + n for n in path], same)
+                    same += len(path)
+            row.request, row.known = request, min(committed, same)
+            row.write(ids, same, end + 1)
+            row.length = same
+        self._tree = _Tree.none()
+
+    def _rearrange(self, slots: list[int]) -> None:
+        held = {row.slot: i for i, row in enumerate(self._rows)}
+        if self._cache is not None and self._rows:
+            used = max([row.length for row in self._rows] + [b + self._tree.nodes for b in self._tree.base])
+            self._cache.resize(len(slots), 0)
+            self._cache.arrange([held.get(slot, 0) for slot in slots], used)
+        self._tree = self._tree.rows([held.get(slot, -1) for slot in slots])
+        self._rows = [self._rows[held[slot]] if slot in held else _Row(slot) for slot in slots]
+
+    def _reserve(self, context: Context, nodes: int) -> SlotCache:
+        """Slots for the rows' ids and `nodes` more, doubling towards the requests' limits."""
+        need = int(context.length.max()) + nodes + 1
+        if self._cache is None:
+            room = max(need, min(int(context.limit.max()) + nodes + 1, 2 * need + 256))
+            self._cache = SlotCache(self._layers, context.size, bucket(room))
+        elif need > self._cache.capacity or context.size > self._cache.rows:
+            grown = self._cache.capacity if need <= self._cache.capacity else max(bucket(need), 2 * self._cache.capacity)
+            self._cache.resize(context.size, grown)
+        return self._cache
+
+    # -- forwards ----------------------------------------------------------------------------------------------------
+
+    def _catch_up(self, context: Context, leave: int) -> None:
+        """Feeds what is not cached, chunk by chunk, until at most `leave` ids per row are left."""
+        while True:
+            behind = [int(n) - row.length for n, row in zip(context.length, self._rows)]
+            if max(behind) <= leave:
+                return
+            take = min(self.chunk, max(behind) - leave)
+            ends = [row.length + min(take, max(0, n - leave)) for row, n in zip(self._rows, behind)]
+            self._feed(context, [row.length for row in self._rows], ends)
+            for row, end in zip(self._rows, ends):
+                row.length = end
+
+    def _feed(self, context: Context, starts: list[int], ends: list[int]) -> None:
+        cache = self._reserve(context, 0)
+        tokens, slots = _aligned(context, starts, ends, cache.padding)
+        used = min(bucket(max(ends)), cache.capacity)
+        self._run(cache, tokens.to(self.device), slots, used, 1)
+
+    def _forward(self, context: Context, tokens: Tensor, parent: Tensor, chain: bool) -> Tensor:
+        """f[B, 1 + N, V]: feeds what is left of the context and N nodes; logits of the root and of the nodes. parent is on the host."""
+        nodes = tokens.shape[1]
+        cache = self._reserve(context, nodes)
+        ends = context.length.tolist()
+        ids, slots = _aligned(context, [row.length for row in self._rows], ends, cache.padding)
+        base = context.length[:, None]
+        used = min(bucket(int(base.max()) + nodes), cache.capacity)
+        all_slots = torch.cat([slots, base + torch.arange(nodes)], 1)
+        above = None if chain else ancestors(parent)
+        fed = torch.cat([ids.to(self.device), tokens], 1)
+        logits = self._run(cache, fed, all_slots, used, 1 + nodes, base, above)
+        for row, end, committed in zip(self._rows, ends, context.committed.tolist()):
+            row.length, row.known = end, min(end, committed)
+        self._tree = _Tree(ends, tokens, parent)
+        return logits
+
+    def _grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
+        assert self._cache is not None
+        held, new = self._tree.nodes, tokens.shape[1]
+        base = torch.tensor(self._tree.base)[:, None]
+        need = int(base.max()) + held + new + 1
+        if need > self._cache.capacity:
+            self._cache.resize(0, max(bucket(need), 2 * self._cache.capacity))
+        self._tree = self._tree.grown(tokens, parent)
+        used = min(bucket(need - 1), self._cache.capacity)
+        above = None if self._tree.is_chain else ancestors(self._tree.parent)
+        return self._run(self._cache, tokens, base + held + torch.arange(new), used, new, base, above)
+
+    def _run(
+        self, cache: SlotCache, tokens: Tensor, slots: Tensor, used: int, keep: int, base: Tensor | None = None, above: Tensor | None = None
+    ) -> Tensor:
+        """One call of the user's model: f[B, keep, V], the logits of the last `keep` columns.
+
+        Args:
+            tokens: i64[B, C] device; slots: i64[B, C] host, where each is written.
+            base: i64[B, 1] host, slot of the first tree node; above: bool[B, N, N] host, the whole tree's ancestry, whose last
+                nodes are the last columns. Without it every token sees the slots up to its own.
+        """
+        cache.plan = Plan(slots, used, self.device)
+        place = torch.arange(used, device=self.device)
+        slots = slots.to(self.device, non_blocking=True)
+        allowed = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None]
+        position, key = slots, place.expand(len(slots), -1)
+        if above is not None and base is not None:
+            allowed, position, key = _with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
+        position = position.clamp(0, (self.max_length or cache.capacity) - 1)
+        masks = {}
+        for kind, window in self.windows.items():
+            seen = allowed if window is None else windowed(allowed, position, key, window)
+            masks[kind] = additive(seen, self.dtype)
+        self.forwards += 1
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            **({"logits_to_keep": keep} if self._keeps else {}),
+        )
+        return output.logits[:, -keep:]
+
+
+def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
+    """Length of the longest common prefix of two id buffers, given that they agree up to `start`."""
+    if end <= start:
+        return max(0, min(start, end))
+    differ = held[start:end] != ids[start:end]
+    return start + int(differ.to(torch.uint8).argmax()) if bool(differ.any()) else end
+
+
+def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor]:
+    """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot."""
+    width = max(e - s for s, e in zip(starts, ends))
+    tokens = torch.zeros(len(starts), width, dtype=torch.int64)
+    slots = torch.full_like(tokens, padding)
+    for b, (start, end) in enumerate(zip(starts, ends)):
+        if end > start:
+            tokens[b, width - (end - start) :] = context.ids[b, start:end]
+            slots[b, width - (end - start) :] = torch.arange(start, end)
+    return tokens, slots
+
+
+def _with_tree(allowed: Tensor, slots: Tensor, key: Tensor, base: Tensor, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(allowed bool[B, C, used], position i64[B, C], key position i64[B, used]) when the last columns are nodes of a tree.
+
+    A node sees the context and its ancestors; it stands at the context's end plus its depth, whatever its slot.
+    """
+    batch, columns, used = allowed.shape
+    nodes = above.shape[1]
+    fed = min(nodes, columns)  # a growing tree feeds its newest level only; a score feeds every node, behind some context
+    node_slots = base + torch.arange(nodes, device=base.device)
+    depth = base - 1 + above.sum(-1)
+    seen = (torch.arange(used, device=base.device) < base[:, :, None]).expand(batch, fed, used).clone()
+    seen.scatter_(2, node_slots[:, None, :].expand(batch, fed, nodes), above[:, nodes - fed :])
+    key = key.clone().scatter_(1, node_slots, depth)
+    position = torch.cat([slots[:, : columns - fed], depth[:, nodes - fed :]], 1)
+    return torch.cat([allowed[:, : columns - fed], seen], 1), position, key
+
+
+class _Tree:
+    """The nodes that stand in slots behind each row's context."""
+
+    __slots__ = ("base", "tokens", "parent", "is_chain")
+
+    def __init__(self, base: list[int], tokens: Tensor, parent: Tensor, is_chain: bool = True):
+        self.base, self.tokens, self.parent, self.is_chain = base, tokens, parent, is_chain
+
+    @classmethod
+    def none(cls) -> _Tree:
+        nothing = torch.zeros(0, 0, dtype=torch.int64)
+        return cls([], nothing, nothing)
+
+    @property
+    def nodes(self) -> int:
+        return self.tokens.shape[1]
+
+    def rows(self, order: list[int]) -> _Tree:
+        """The trees of these rows; -1 is a row that had none."""
+        if not self.nodes:
+            return self
+        at = torch.tensor([max(0, i) for i in order])
+        base = [self.base[i] if i >= 0 else -1 for i in order]
+        return _Tree(base, self.tokens[at.to(self.tokens.device)], self.parent[at], self.is_chain)
+
+    def grown(self, tokens: Tensor, parent: Tensor) -> _Tree:
+        one_more = tokens.shape[1] == 1 and bool((parent == self.nodes - 1).all())
+        return _Tree(self.base, torch.cat([self.tokens, tokens], 1), torch.cat([self.parent, parent], 1), self.is_chain and one_more)
+
+    def host(self) -> _HostTree:
+        return _HostTree(self.tokens.tolist(), self.parent.tolist())
+
+
+class _HostTree:
+    __slots__ = ("tokens", "parent")
+
+    def __init__(self, tokens: list[list[int]], parent: list[list[int]]):
+        self.tokens, self.parent = tokens, parent
+
+    def walk(self, b: int, ids: list[int]) -> list[int]:
+        """Nodes of row b along these ids, from the root as far as the tree goes.
+
+        Padding needs no care: whatever a node's token is, its keys and values are those of that token on its path.
+        """
+        path: list[int] = []
+        current = -1
+        for token in ids:
+            found = [n for n, (t, p) in enumerate(zip(self.tokens[b], self.parent[b])) if p == current and t == token]
+            if not found:
+                break
+            current = found[0]
+            path.append(current)
+        return path

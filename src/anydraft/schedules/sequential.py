@@ -1,0 +1,93 @@
+"""Sequential: draft, verify, commit, one after the other; the reference schedule.
+
+Source:   Leviathan et al. 2023, arXiv:2211.17192, Alg. 1; Chen et al. 2023, arXiv:2302.01318
+Keeps:    law              what the rule keeps
+Judges:   any              whatever the rule judges
+Noise:    any              whatever the rule declares
+Cost:     one target forward and one draft per step
+Differs:  B >= 1 ragged rows; rows leave as they finish and others take their place
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from anydraft.core.commit import commit
+from anydraft.core.records import Context, Draft, Seconds, Size, Step
+from anydraft.core.roles import Control, Drafter, NoiseSource, Rule, Target
+from anydraft.core.stopping import Stopping
+
+Refill = Callable[[Context | None], Context | None]
+
+
+def sequential(
+    target: Target, drafter: Drafter, rule: Rule, control: Control, noise: NoiseSource, refill: Refill, stopping: dict[int, Stopping]
+) -> Iterator[Step]:
+    """Yields every step until no request is open.
+
+    Args:
+        refill: takes the open rows (None at first) and returns them with newly admitted ones, None when all is done.
+        stopping: by slot, one per admitted request.
+    """
+    parts = (target, drafter, control)
+    context = refill(None)
+    while context is not None:
+        seconds, mark, forwards = Seconds(), time.perf_counter(), _forwards(target, drafter)
+        if bool((context.step == 0).any()):
+            for part in parts:
+                _tell(part, "open", context)
+            seconds.prefill, mark = _since(mark)
+        size = _allowed(control.size(context), context, target)
+        seconds.other, mark = _since(mark)
+        step_noise = noise.at(context)
+        draft = drafter.propose(context, size, step_noise) if bool(size.nodes.any()) else Draft.empty(context.size)
+        seconds.draft, mark = _since(mark)
+        scores = target.score(context, draft)
+        seconds.verify, mark = _since(mark)
+        verdict = rule.verify(draft, scores, step_noise)
+        after, emitted, finish, path = commit(context, draft, scores, verdict, [stopping[slot] for slot in context.slot.tolist()])
+        spent = {name: now - before for (name, now), before in zip(_forwards(target, drafter).items(), forwards.values())}
+        waited, mark = _since(mark)
+        seconds.other += waited
+        step = Step(
+            before=context,
+            after=after,
+            draft=draft,
+            scores=scores,
+            verdict=verdict,
+            path=path,
+            emitted=emitted,
+            finish=finish,
+            seconds=seconds,
+            forwards=spent,
+        )
+        for part in parts:
+            _tell(part, "keep", step)
+        yield step
+        context = refill(after.keep_rows([b for b, end in enumerate(finish) if end is None]))
+
+
+def _allowed(size: Size, context: Context, target: Any) -> Size:
+    """The control's wish, within the requests' limits; rows whose processors keep state do not speculate."""
+    plain = target.plain(context) if hasattr(target, "plain") else None
+    if plain is not None:
+        size = dataclasses.replace(size, depth=size.depth.masked_fill(plain, 0))
+    return size.clipped(context)
+
+
+def _tell(part: object, verb: str, what: object) -> None:
+    hear = getattr(part, verb, None)
+    if hear is not None:
+        hear(what)
+
+
+def _since(mark: float) -> tuple[float, float]:
+    now = time.perf_counter()
+    return now - mark, now
+
+
+def _forwards(target: Any, drafter: Any) -> dict[str, int]:
+    return {"target": getattr(target, "forwards", 0), "draft": getattr(drafter, "forwards", 0)}
