@@ -89,6 +89,13 @@ def test_every_method_is_in_the_catalogue():
     assert problems(ROOT) == []
 
 
+@pytest.mark.parametrize("folder, name", [(folder, name) for folder in discover.REQUIRED for name in discover.names(folder)])
+def test_every_method_can_be_loaded_by_its_name(folder, name):
+    made = discover.load(folder, name)
+    assert made.__module__ == f"anydraft.{folder}.{name}"
+    assert made.__doc__, "what a user meets has a docstring"
+
+
 HEADER = '''"""Coin: accept every second token.
 
 Source:   Nobody 2026

@@ -92,6 +92,13 @@ def test_load_takes_the_declared_class_and_never_an_imported_one(tmp_path, monke
     assert discover.load("planted", "path").__name__ == "Road"
 
 
+def test_load_takes_a_function_of_exactly_the_files_name_but_no_imported_one(tmp_path, monkeypatch):
+    package(tmp_path, monkeypatch, in_turn="def in_turn(): pass\nclass Other: pass\n", glob="from glob import glob\n")
+    assert discover.load("planted", "in_turn").__name__ == "in_turn"
+    with pytest.raises(BadMethodFile, match="got: no class"):
+        discover.load("planted", "glob")
+
+
 def test_load_refuses_a_file_without_its_class(tmp_path, monkeypatch):
     package(tmp_path, monkeypatch, two_words="class A: pass\nclass B: pass\n__all__ = ['A', 'B']\n")
     with pytest.raises(BadMethodFile, match="got: A, B; expected: TwoWords"):

@@ -11,6 +11,7 @@ Headers are read with `ast`, so listing every method imports none of them, and t
 
 import ast
 import importlib
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,13 +85,14 @@ def read(path: Path) -> Method:
 
 
 def load(folder: str, name: str) -> Callable[..., Any]:
-    """Imports one method and returns its class.
+    """Imports one method and returns what makes it: a class, or for most schedules a function.
 
-    The class is the public one that has the file's name up to case and underscores; failing that, the only name in `__all__`.
+    It is the class that has the file's name up to case and underscores; failing that, the only class in `__all__`; failing
+    that, the function of exactly that name.
 
     Raises:
         UnknownMethod: no file of the folder has this name.
-        BadMethodFile: the file defines no such class.
+        BadMethodFile: the file defines neither.
         Whatever importing the file raises, unchanged: a missing dependency must not look like a missing method.
 
     >>> load("rules", "speculative_samplin")
@@ -110,7 +112,9 @@ def load(folder: str, name: str) -> Callable[..., Any]:
     declared = [own[key] for key in getattr(module, "__all__", ()) if key in own]
     if len(declared) == 1:
         return declared[0]
-    raise BadMethodFile(f"{folder}/{name}.py defines no class of its name", got=", ".join(own) or "no class",
+    if inspect.isfunction(made := getattr(module, name, None)) and made.__module__ == module.__name__:
+        return made
+    raise BadMethodFile(f"{folder}/{name}.py defines no class or function of its name", got=", ".join(own) or "no class",
                         expected="".join(word.capitalize() for word in name.split("_")),
                         next_step="Name the class after the file, or name the one public class in __all__")
 
