@@ -56,16 +56,27 @@ class TextStream:
         return piece
 
 
+def _continuation(decode: Decode, prompt: list[int], ids: list[int]) -> str:
+    """The text of generated ids as it reads behind the prompt."""
+    before = prompt[-_LOOK_BEHIND:]
+    shown, whole = decode(before), decode(before + ids)
+    return whole[len(shown) :] if whole.startswith(shown) else decode(ids)
+
+
 class Stopping:
     """The ending of one request."""
 
-    def __init__(self, request: Request, decode: Decode | None = None):
-        """decode: ids to text without special tokens; needed for stop strings and for text."""
+    def __init__(self, request: Request, decode: Decode | None = None, *, incremental: bool = True):
+        """decode: ids to text without special tokens; needed for stop strings and for text.
+
+        incremental: whether the text is wanted while it grows; if not, it is decoded once, at the end.
+        """
         self.request = request
+        self._decode = decode
         self.finish: str | None = None
         self.stop_reason: str | int | None = None  # the stop string or the id that ended the text
         self.ids: list[int] = []
-        self._stream = TextStream(decode, request.prompt.tolist()) if decode else None
+        self._stream = TextStream(decode, request.prompt.tolist()) if decode and incremental else None
         self._cut: int | None = None  # length of the text in front of the stop string
         self._longest = max((len(s) for s in request.stop_strings), default=0)
         self._told = 0
@@ -112,8 +123,9 @@ class Stopping:
     @property
     def text(self) -> str:
         """The text so far, as the user may see it."""
-        whole = self._stream.text if self._stream else ""
-        return whole if self._cut is None else whole[: self._cut]
+        if self._stream is None:
+            return _continuation(self._decode, self.request.prompt.tolist(), self.ids) if self._decode else ""
+        return self._stream.text if self._cut is None else self._stream.text[: self._cut]
 
     def fresh_text(self) -> str:
         """The text that became certain since the last call: what may turn out to be the start of a stop string is held back."""

@@ -1,0 +1,120 @@
+"""Names and options to objects: the only file that knows all folders.
+
+A part's constructor says by its parameter names what the house must give it (`model`, `vocab_size`, ...); every other parameter is an option
+that the user may set. So a new method brings its own options and nothing here changes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anydraft.core import discover
+from anydraft.core.errors import BadOption, UnknownOption, WrongPair, nearest
+from anydraft.core.roles import Control, Drafter, Rule
+
+LOOKAHEAD = {"chain": 5, "tree": 24, "copy": 10}
+"""`num_assistant_tokens` when nobody says otherwise: levels of a drafted chain, nodes of a tree, tokens copied without a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a schedule runs, the target aside."""
+
+    method: str
+    drafter: Drafter
+    rule: Rule
+    control: Control
+
+
+def parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters by name; none for a class without a constructor of its own."""
+    if "__init__" not in vars(cls):
+        return {}
+    return {name: p for name, p in inspect.signature(cls).parameters.items() if p.kind is not p.VAR_KEYWORD}
+
+
+def assemble(
+    method: str, given: Mapping[str, Any], options: Mapping[str, Any], *, rule: str, control: str, num_assistant_tokens: int | str
+) -> Parts:
+    """Builds drafter, rule and control, and checks that they fit each other before anything runs.
+
+    Args:
+        method, rule, control: file names in drafters/, rules/ and control/; "auto" for rule and control.
+        given: what the house offers by parameter name.
+        options: what the user set, by parameter name; each must belong to one of the three parts.
+    Raises:
+        UnknownMethod, UnknownOption, BadOption, WrongPair.
+    """
+    classes = {"drafters": discover.load("drafters", method)}
+    classes["rules"] = discover.load("rules", _rule_for(classes["drafters"], options) if rule == "auto" else rule)
+    classes["control"] = discover.load("control", _control_for(classes["drafters"], num_assistant_tokens) if control == "auto" else control)
+    _refuse_unknown(classes, given, options)
+    drafter = _make(classes["drafters"], given, options, method)
+    check_pair(classes["rules"], drafter)
+    k = _lookahead(drafter, classes["drafters"], num_assistant_tokens)
+    control_options = {**options, "num_assistant_tokens": k} if "num_assistant_tokens" in parameters(classes["control"]) else options
+    return Parts(method, drafter, _make(classes["rules"], given, options, rule), _make(classes["control"], given, control_options, control))
+
+
+def _make(cls: Any, given: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
+    known = parameters(cls)
+    arguments = {key: given[key] for key in known if key in given} | {key: options[key] for key in known if key in options}
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in arguments]
+    if missing:
+        wanted = {"model": "a drafter: assistant_model=...", "vocab_size": "a target"}
+        raise BadOption(f"{name} needs {', '.join(wanted.get(m, m) for m in missing)}", next_step="Give it, or choose a method that drafts without a model")
+    return cls(**arguments)
+
+
+def _refuse_unknown(classes: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    known = [key for cls in classes.values() for key in parameters(cls) if key not in given]
+    for key in options:
+        if key not in known:
+            close = nearest(key, known)
+            names = ", ".join(cls.__name__ for cls in classes.values())
+            hint = f"Did you mean {close!r}?" if close else "Its options are: " + (", ".join(known) or "none")
+            raise UnknownOption(f"none of {names} has an option {key!r}", next_step=hint)
+
+
+def _rule_for(drafter: Any, options: Mapping[str, Any]) -> str:
+    """A determined draft is judged by matching, a sampled chain token by token, everything else by the tree rule."""
+    declared = getattr(drafter, "rule", None)  # a method whose paper comes with a rule of its own
+    if declared:
+        return declared
+    kinds, chain = getattr(drafter, "kinds", ()), getattr(drafter, "chain", None)
+    if kinds == ("determined",):
+        return "match"
+    return "speculative_sampling" if chain or (chain is None and not options.get("branching")) else "recursive_rejection"
+
+
+def _control_for(drafter: Any, num_assistant_tokens: int | str) -> str:
+    """A model's own doubt says when to stop; what is copied has none and costs nothing."""
+    return "confidence" if num_assistant_tokens == "auto" and "model" in parameters(drafter) else "fixed"
+
+
+def _lookahead(drafter: Any, cls: Any, k: int | str) -> int:
+    if isinstance(k, bool) or (isinstance(k, int) and k < 0) or (isinstance(k, str) and k != "auto"):
+        raise BadOption("num_assistant_tokens is not usable", got=repr(k), expected="an integer >= 0, or 'auto'")
+    if isinstance(k, int):
+        return k
+    if "model" not in parameters(cls):
+        return LOOKAHEAD["copy"] if drafter.chain else LOOKAHEAD["tree"]
+    return LOOKAHEAD["chain"] if drafter.chain else LOOKAHEAD["tree"]
+
+
+def check_pair(rule: Any, drafter: Any) -> None:
+    """Raises WrongPair if the rule cannot judge what the drafter makes: a wrong law would follow, and silently."""
+    name, maker = getattr(rule, "__name__", type(rule).__name__), type(drafter).__name__
+    foreign = [kind for kind in drafter.kinds if kind not in rule.kinds]
+    tree = rule.chain and not drafter.chain
+    if foreign or tree:
+        why = f"{' and '.join(foreign)} nodes" if foreign else "trees"
+        fitting = [m.name for m in discover.methods("rules") if _fits(discover.load("rules", m.name), drafter)]
+        raise WrongPair(f"{name} cannot judge the {why} that {maker} drafts", expected="a rule that can: " + ", ".join(fitting))
+
+
+def _fits(rule: Any, drafter: Any) -> bool:
+    return all(kind in rule.kinds for kind in drafter.kinds) and (drafter.chain or not rule.chain)
