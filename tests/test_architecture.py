@@ -34,7 +34,8 @@ SYNCS = {"item", "tolist", "cpu", "numpy", "nonzero"}  # each makes the host wai
 
 def problems(package: Path) -> list[str]:
     """What breaks the arrows in the package at this path, one sentence each."""
-    found = []
+    bare = sorted({path.parent for path in package.rglob("*.py") if not (path.parent / "__init__.py").exists()})
+    found = [f"{folder.relative_to(package)}: no __init__.py, so an installed package would lack this folder" for folder in bare]
     for path in sorted(package.rglob("*.py")):
         inside = path.relative_to(package)
         home, tree = inside.parts[0].removesuffix(".py"), ast.parse(path.read_text(encoding="utf-8"))
@@ -43,8 +44,6 @@ def problems(package: Path) -> list[str]:
             continue
         if VAGUE & set(inside.with_suffix("").parts):
             found.append(f"{inside}: a name that says nothing; name the file after what it holds")
-        if not (path.parent / "__init__.py").exists():
-            found.append(f"{inside}: its folder has no __init__.py, so an installed package would lack it")
         for module in imported(tree, inside):
             found += [f"{inside} imports {'.'.join(module)}"] if forbidden(home, module, package) else []
         if home == "rules":
@@ -144,4 +143,4 @@ def test_each_violation_is_found(tmp_path, file, text, complaint):
 def test_a_folder_without_init_is_found(tmp_path):
     plant(tmp_path, CLEAN)
     (tmp_path / "rules/__init__.py").unlink()
-    assert all("no __init__.py" in problem for problem in problems(tmp_path)) and problems(tmp_path)
+    assert problems(tmp_path) == ["rules: no __init__.py, so an installed package would lack this folder"]
