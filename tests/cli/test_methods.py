@@ -28,3 +28,13 @@ def test_table_names_every_method(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     words = set(shown(capsys, "methods").split())
     assert {name for _, name in FILES} <= words
+
+
+def test_a_claim_with_brackets_is_shown_as_it_is(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "rules").mkdir()
+    fields = "\n".join(f"{field}: a row f[B, V] of [red]p[/red]" for field in discover.REQUIRED["rules"])
+    (tmp_path / "rules/coin.py").write_text(f'"""Coin: reads [bold]f[B, V].\n\n{fields}\n"""\n')
+    monkeypatch.setattr(discover, "PACKAGE", tmp_path)
+    printed = shown(capsys, "methods")
+    assert "reads [bold]f[B, V]." in printed and "a row f[B, V] of [red]p[/red]" in printed

@@ -21,7 +21,7 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading, wraps in (("Folder", False), ("Method", False), ("What it does", True), ("Source", True)):
-        table.add_column(heading, no_wrap=not wraps)
+        table.add_column(heading, no_wrap=not wraps, overflow="fold")
     for method in found:
         table.add_row(method.folder, method.name, method.claim, method.fields["Source"])
-    Console().print(table)
+    Console(markup=False).print(table)  # a claim may hold brackets: f[B, V]
