@@ -1,0 +1,1 @@
+"""Two tokenizers related: the bytes of every token, what two vocabularies share, ids that follow each other's text, pruned heads."""
