@@ -21,7 +21,10 @@ TINY = 1e-300  # guards a division whose numerator is then 0, in float64; float3
 class Law(Protocol):
     """R laws over V tokens for each of B requests. `index` is an int or i64[B]: one row per request."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """V."""
+        ...
 
     def rows(self, index: Tensor | int) -> Tensor:
         """f[B, V]: probabilities of the chosen row."""
