@@ -71,7 +71,7 @@ def spm_bpe(metaspace=False):
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
         )
     trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=["<unk>", "<s>", "</s>", *BYTE_PIECES], show_progress=False)
-    short = [line[:60] for text in CORPUS for line in text.splitlines(keepends=True)]  # without pre-tokenizer, training works on lines
+    short = [text[at : at + 60] for text in CORPUS for at in range(0, len(text), 60)]  # without pre-tokenizer a text is one word
     made.train_from_iterator(short, trainer)
     return _llama_like(made)
 
