@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anydraft.core.errors import UnsupportedModel
 
+OWN_MASK = {"gpt_neo": "builds its causal and local masks itself and ignores the one it is given"}
 RECURRENT = ("mamba", "recurrent", "linear_attention", "conv", "rwkv", "hybrid", "ssm")
 
 
@@ -39,11 +40,28 @@ def layer_windows(config: Any) -> dict[str, int | None]:
     return {kind: kinds[kind] for kind in dict.fromkeys(types)}
 
 
+def longest_text(text: Any) -> int | None:
+    """Ids that a model with this (text) configuration holds, None for no bound.
+
+    Rotary embeddings of the kinds "dynamic" and "longrope" change their frequencies when the text outgrows the original length, so that
+    keys already cached were made by other frequencies than new ones: no cached run equals a cache-free one beyond that length.
+    """
+    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    parts = [part for part in rope.values() if isinstance(part, dict)] or [rope]
+    bounds = [part.get("original_max_position_embeddings") for part in parts if part.get("rope_type") in ("dynamic", "longrope")]
+    return min([n for n in (longest, *bounds) if n], default=None)
+
+
 def refuse_unsupported(model: Any) -> None:
-    """Raises UnsupportedModel for what cannot be rolled back (recurrent state) or masked (ALiBi)."""
+    """Raises UnsupportedModel for what cannot be rolled back (recurrent state), masked (ALiBi) or repeated (training mode)."""
     config = model.config
     name = type(model).__name__
     kind = getattr(config, "model_type", "")
+    if model.training:
+        raise UnsupportedModel(f"{name} is in training mode, where dropout makes forwards random", next_step="Call .eval() on it first")
+    if kind in OWN_MASK:
+        raise UnsupportedModel(f"{name} {OWN_MASK[kind]}", got=kind, expected="a model that uses its attention_mask")
     if getattr(config, "alibi", False) or kind in {"bloom", "mpt"} or getattr(getattr(config, "attn_config", None), "alibi", False):
         raise UnsupportedModel(
             f"{name} uses ALiBi, whose biases cannot be combined with a tree mask",

@@ -17,7 +17,8 @@ from anydraft.core.errors import BadPrompt
 from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Request, Scores
 from anydraft.core.tree import ancestors
-from anydraft.engine.attention import additive, layer_windows, refuse_unsupported, windowed
+from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed
+from anydraft.engine.probe import probe
 from anydraft.engine.slots import Plan, SlotCache, bucket
 
 
@@ -47,7 +48,7 @@ class TransformersModel:
         model: a `PreTrainedModel`; never changed.
         chunk: most tokens of a prompt in one forward.
     Raises:
-        UnsupportedModel: its state cannot be rolled back or masked.
+        UnsupportedModel: its state cannot be rolled back or masked, or it is in training mode.
     """
 
     def __init__(self, model: Any, *, chunk: int = 512):
@@ -55,7 +56,7 @@ class TransformersModel:
         self.model, self.chunk = model, chunk
         self.windows = layer_windows(model.config)
         text = model.config.get_text_config(decoder=True)
-        self.max_length: int | None = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        self.max_length = longest_text(text)
         self._layers = text.num_hidden_layers
         head = model.get_output_embeddings()
         self.vocab_size: int = head.weight.shape[0] if head is not None else text.vocab_size
@@ -65,6 +66,7 @@ class TransformersModel:
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._laws = Laws()
         self.reset()
+        probe(self)
 
     def reset(self) -> None:
         """Forgets all rows and frees the slots."""
@@ -222,7 +224,8 @@ class TransformersModel:
         position, key = slots, place.expand(len(slots), -1)
         if above is not None and base is not None:
             allowed, position, key = _with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
-        position = position.clamp(0, (self.max_length or cache.capacity) - 1)
+        # padding stands at 0: a far position would lengthen what rotary embeddings of the dynamic kinds take for the text
+        position = position.masked_fill(slots == cache.padding, 0).clamp(0, (self.max_length or cache.capacity) - 1)
         masks = {}
         for kind, window in self.windows.items():
             seen = allowed if window is None else windowed(allowed, position, key, window)
