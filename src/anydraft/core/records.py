@@ -44,6 +44,7 @@ class Request:
     banned_tokens: tuple[int, ...] = ()
     forced_tokens: tuple[int, ...] = ()  # the first generated tokens, in order
     draft_temperature: float | None = None  # None: the request's own temperature
+    drafter_prompt: Tensor | None = None  # i64[P'] in the drafter's ids, if it was built elsewhere (its own chat template)
     eos: frozenset[int] = frozenset()  # every id that ends the text
     stop_strings: tuple[str, ...] = ()
     include_stop_str_in_output: bool = False

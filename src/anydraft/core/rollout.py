@@ -7,6 +7,7 @@ A control is asked only after a level was kept: a rule of stopping that discards
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,24 @@ def _chain(tokens: list[Tensor], lives: list[Tensor], laws: list[Law], forwards:
         index=place,
         law=stacked(laws),
         levels=ids.shape[1],
+        forwards=forwards,
+    )
+
+
+def determined_chain(found: list[list[int]], forwards: int = 0) -> Draft:
+    """One determined path per row, given as ids on the host."""
+    deepest = max(map(len, found))
+    if not deepest:
+        return dataclasses.replace(Draft.empty(len(found)), forwards=forwards)
+    tokens = torch.tensor([row + [0] * (deepest - len(row)) for row in found], dtype=torch.int64)
+    place = torch.arange(deepest).expand_as(tokens)
+    return Draft(
+        tokens=tokens,
+        parent=place - 1,
+        live=place < torch.tensor([[len(row)] for row in found]),
+        kind=torch.full_like(tokens, DETERMINED),
+        index=torch.full_like(tokens, -1),
+        levels=deepest,
         forwards=forwards,
     )
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import torch
 
-from anydraft.core.records import DETERMINED, Context, Draft, Size
+from anydraft.core.records import Context, Draft, Size
 from anydraft.core.roles import Noise
+from anydraft.core.rollout import determined_chain
 
 
 class PromptLookup:
@@ -33,19 +34,7 @@ class PromptLookup:
         size = size.clipped(context)
         found = [self._continuation(context, b, k) for b, k in enumerate(size.depth.tolist())]
         self._index = {slot: self._index[slot] for slot in context.slot.tolist()}
-        deepest = max(map(len, found))
-        if not deepest:
-            return Draft.empty(context.size)
-        tokens = torch.tensor([row + [0] * (deepest - len(row)) for row in found], dtype=torch.int64)
-        place = torch.arange(deepest).expand_as(tokens)
-        return Draft(
-            tokens=tokens,
-            parent=place - 1,
-            live=place < torch.tensor([[len(row)] for row in found]),
-            kind=torch.full_like(tokens, DETERMINED),
-            index=torch.full_like(tokens, -1),
-            levels=deepest,
-        )
+        return determined_chain(found)
 
     def _continuation(self, context: Context, b: int, k: int) -> list[int]:
         slot, request = int(context.slot[b]), context.requests[b]

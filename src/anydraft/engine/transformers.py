@@ -18,6 +18,7 @@ from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Request, Scores
 from anydraft.core.tree import ancestors
 from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed
+from anydraft.engine.head import HeadRows
 from anydraft.engine.probe import probe
 from anydraft.engine.slots import Plan, SlotCache, bucket
 
@@ -47,11 +48,12 @@ class TransformersModel:
     Args:
         model: a `PreTrainedModel`; never changed.
         chunk: most tokens of a prompt in one forward.
+        head_ids: i64[I]; compute the logits of these ids only, from their rows of the head. None: all.
     Raises:
         UnsupportedModel: its state cannot be rolled back or masked, or it is in training mode.
     """
 
-    def __init__(self, model: Any, *, chunk: int = 512):
+    def __init__(self, model: Any, *, chunk: int = 512, head_ids: Tensor | None = None):
         refuse_unsupported(model)
         self.model, self.chunk = model, chunk
         self.windows = layer_windows(model.config)
@@ -64,9 +66,18 @@ class TransformersModel:
         self.dtype = model.dtype
         self.forwards = 0
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._laws = Laws()
+        self._head = None if head_ids is None else HeadRows(model, head_ids)
+        self._view: TransformersModel | None = None
         self.reset()
-        probe(self)
+        if head_ids is None:
+            probe(self)
+
+    def restricted(self, ids: Tensor) -> TransformersModel:
+        """This model with the logits of ids i64[I] only. The same weights, rows of its own; kept, so that asking again costs nothing."""
+        held = self._view
+        if held is None or held._head is None or not torch.equal(held._head.ids, ids):
+            held = self._view = TransformersModel(self.model, chunk=self.chunk, head_ids=ids)
+        return held
 
     def reset(self) -> None:
         """Forgets all rows and frees the slots."""
@@ -74,6 +85,8 @@ class TransformersModel:
         self._rows: list[_Row] = []
         self._tree = _Tree.none()
         self._laws = Laws()
+        if self._view is not None:
+            self._view.reset()
 
     # -- Target ------------------------------------------------------------------------------------------------------
 
@@ -231,15 +244,16 @@ class TransformersModel:
             seen = allowed if window is None else windowed(allowed, position, key, window)
             masks[kind] = additive(seen, self.dtype)
         self.forwards += 1
-        output = self.model(
+        run = self.model if self._head is None else self._head.body
+        output = run(
             input_ids=tokens,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
-            **({"logits_to_keep": keep} if self._keeps else {}),
+            **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
         )
-        return output.logits[:, -keep:]
+        return output.logits[:, -keep:] if self._head is None else self._head.logits(output.last_hidden_state[:, -keep:])
 
 
 def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
