@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from anydraft.bench.hardware import processor
+
 LIBRARIES = ("anydraft", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -67,15 +69,6 @@ def devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return found
-
-
-def processor() -> str:
-    """The processor's own name where the system tells it (Linux), else its architecture."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def show(facts: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,67 @@
+"""Which models meet: a target, perhaps a drafter, and whether they share a vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anydraft import zoo
+from anydraft.loading import load
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every contender is asked for alike."""
+
+    lookaheads: tuple[int, ...] = (5,)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    batch_size: int = 1
+    dtype: Any = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A loaded target and drafter. `names` are what the user wrote, without any folder: they go into reports."""
+
+    target_name: str
+    drafter_name: str | None
+    where: tuple[str, str | None]  # folders or hub names, to load fresh copies from
+    target: Any
+    tokenizer: Any
+    drafter: Any = None
+    drafter_tokenizer: Any = None
+    settings: Any = None
+
+    @classmethod
+    def load(cls, target: str, drafter: str | None = None, *, dtype: Any = None, device: str | None = None) -> Pair:
+        """Loads both by bundled name ("target", "draft-bpe"), folder or hub name.
+
+        Raises:
+            BadModel: nothing that can be loaded is there.
+        """
+        settings = {"dtype": dtype, "device_map": device}
+        places = (located(target), located(drafter) if drafter else None)
+        model, tokenizer = load(places[0], **settings)
+        own = load(places[1], **settings) if places[1] else (None, None)
+        return cls(Path(target).name, Path(drafter).name if drafter else None, places, model, tokenizer, *own, settings)
+
+    @property
+    def same_vocabulary(self) -> bool:
+        """Whether the drafter's ids mean what the target's mean."""
+        return self.drafter is not None and self.tokenizer.get_vocab() == self.drafter_tokenizer.get_vocab()
+
+    def fresh_target(self) -> Any:
+        """A copy of the target from its files, for a peer that may change it."""
+        return load(self.where[0], **self.settings)[0]
+
+    def fresh_drafter(self) -> Any:
+        """A copy of the drafter from its files, for a peer that may change it."""
+        return load(self.where[1], **self.settings)[0]
+
+
+def located(name: str) -> str:
+    """A bundled model's folder, or the name as it is."""
+    return str(zoo.path(name)) if name in zoo.MODELS else name
