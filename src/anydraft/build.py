@@ -27,6 +27,7 @@ class Parts:
     drafter: Drafter
     rule: Rule
     control: Control
+    reason: str = ""  # why this method, if nobody asked for it
 
 
 def parameters(cls: Any) -> dict[str, inspect.Parameter]:
@@ -37,7 +38,7 @@ def parameters(cls: Any) -> dict[str, inspect.Parameter]:
 
 
 def assemble(
-    method: str, given: Mapping[str, Any], options: Mapping[str, Any], *, rule: str, control: str, num_assistant_tokens: int | str
+    method: str, given: Mapping[str, Any], options: Mapping[str, Any], *, rule: str, control: str, num_assistant_tokens: int | str, reason: str = ""
 ) -> Parts:
     """Builds drafter, rule and control, and checks that they fit each other before anything runs.
 
@@ -48,25 +49,50 @@ def assemble(
     Raises:
         UnknownMethod, UnknownOption, BadOption, WrongPair.
     """
-    classes = {"drafters": discover.load("drafters", method)}
-    classes["rules"] = discover.load("rules", _rule_for(classes["drafters"], options) if rule == "auto" else rule)
-    classes["control"] = discover.load("control", _control_for(classes["drafters"], num_assistant_tokens) if control == "auto" else control)
+    cls = discover.load("drafters", method)
+    classes = {"drafters": cls, "control": discover.load("control", _control_for(cls, num_assistant_tokens) if control == "auto" else control)}
+    if rule != "auto":
+        classes["rules"] = discover.load("rules", rule)
     _refuse_unknown(classes, given, options)
-    drafter = _make(classes["drafters"], given, options, method)
+    drafter = _make(cls, given, options, method)
+    classes.setdefault("rules", discover.load("rules", _rule_for(drafter)))
     check_pair(classes["rules"], drafter)
     k = _lookahead(drafter, classes["drafters"], num_assistant_tokens)
     control_options = {**options, "num_assistant_tokens": k} if "num_assistant_tokens" in parameters(classes["control"]) else options
-    return Parts(method, drafter, _make(classes["rules"], given, options, rule), _make(classes["control"], given, control_options, control))
+    return Parts(method, drafter, _make(classes["rules"], given, options, rule), _make(classes["control"], given, control_options, control), reason)
 
 
 def _make(cls: Any, given: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
     known = parameters(cls)
-    arguments = {key: given[key] for key in known if key in given} | {key: options[key] for key in known if key in options}
+    arguments = {key: given[key] for key in known if key in given}
+    arguments |= {key: fitted(known[key], options[key]) for key in known if key in options}
     missing = [key for key, p in known.items() if p.default is p.empty and key not in arguments]
     if missing:
         wanted = {"model": "a drafter: assistant_model=...", "vocab_size": "a target"}
         raise BadOption(f"{name} needs {', '.join(wanted.get(m, m) for m in missing)}", next_step="Give it, or choose a method that drafts without a model")
     return cls(**arguments)
+
+
+def fitted(parameter: inspect.Parameter, value: Any) -> Any:
+    """The value in the type that the parameter declares; types that are not listed here are the part's own affair.
+
+    Raises BadOption where it has another: a wrong type would otherwise surface in the middle of a generation.
+
+    >>> def part(branching: "tuple[int, ...]" = ()): ...
+    >>> fitted(inspect.signature(part).parameters["branching"], 3)
+    (3,)
+    """
+    kind = str(parameter.annotation)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "tuple[int, ...]":
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        good, wanted = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value), "positive integers"
+    else:
+        fits = {"int": number and isinstance(value, int), "float": number, "str": isinstance(value, str), "bool": isinstance(value, bool)}
+        good, wanted = fits.get(kind, True), {"int": "an integer", "float": "a number", "str": "a word", "bool": "true or false"}.get(kind)
+    if not good:
+        raise BadOption(f"{parameter.name} is not usable", got=repr(value), expected=wanted)
+    return value
 
 
 def _refuse_unknown(classes: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -79,20 +105,24 @@ def _refuse_unknown(classes: Mapping[str, Any], given: Mapping[str, Any], option
             raise UnknownOption(f"none of {names} has an option {key!r}", next_step=hint)
 
 
-def _rule_for(drafter: Any, options: Mapping[str, Any]) -> str:
+def _rule_for(drafter: Any) -> str:
     """A determined draft is judged by matching, a sampled chain token by token, everything else by the tree rule."""
     declared = getattr(drafter, "rule", None)  # a method whose paper comes with a rule of its own
     if declared:
         return declared
-    kinds, chain = getattr(drafter, "kinds", ()), getattr(drafter, "chain", None)
-    if kinds == ("determined",):
+    if drafter.kinds == ("determined",):
         return "match"
-    return "speculative_sampling" if chain or (chain is None and not options.get("branching")) else "recursive_rejection"
+    return "speculative_sampling" if drafter.chain else "recursive_rejection"
+
+
+def drafts_with_a_model(drafter: Any) -> bool:
+    """Whether a drafter class runs a model, so that a level costs a forward and the model's doubt can be asked."""
+    return not parameters(drafter).keys().isdisjoint(("model", "drafters"))
 
 
 def _control_for(drafter: Any, num_assistant_tokens: int | str) -> str:
     """A model's own doubt says when to stop; what is copied has none and costs nothing."""
-    return "confidence" if num_assistant_tokens == "auto" and "model" in parameters(drafter) else "fixed"
+    return "confidence" if num_assistant_tokens == "auto" and drafts_with_a_model(drafter) else "fixed"
 
 
 def _lookahead(drafter: Any, cls: Any, k: int | str) -> int:
@@ -100,7 +130,7 @@ def _lookahead(drafter: Any, cls: Any, k: int | str) -> int:
         raise BadOption("num_assistant_tokens is not usable", got=repr(k), expected="an integer >= 0, or 'auto'")
     if isinstance(k, int):
         return k
-    if "model" not in parameters(cls):
+    if not drafts_with_a_model(cls):
         return LOOKAHEAD["copy"] if drafter.chain else LOOKAHEAD["tree"]
     return LOOKAHEAD["chain"] if drafter.chain else LOOKAHEAD["tree"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import Any
 
 import torch
 
-from anydraft.build import Parts, assemble
+from anydraft.build import Parts, assemble, parameters
+from anydraft.core import discover
 from anydraft.core.errors import BadModel, BadOption, BadPrompt
 from anydraft.core.metrics import Metrics
 from anydraft.core.noise import Keyed
@@ -17,6 +19,7 @@ from anydraft.core.records import Context, Request, Step
 from anydraft.core.stopping import Stopping
 from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
+from anydraft.pairing import Pair
 from anydraft.schedules.sequential import sequential
 
 
@@ -103,10 +106,11 @@ class Speculator:
         self.assistant_model, self.assistant_tokenizer = assistant_model, assistant_tokenizer
         self.target = TransformersModel(model)
         self.max_batch_size = max_batch_size
-        self.method, self.reason = self._choose(method)
+        self.method = method
         self._settings = {"rule": rule, "control": control, "num_assistant_tokens": num_assistant_tokens}
         self._options = options
-        self._assistant = TransformersModel(assistant_model) if assistant_model is not None and self.method != "none" else None
+        self._assistant = _drafting(assistant_model) if method != "none" else None
+        self.pair = Pair(tokenizer, self.target.vocab_size, assistant_tokenizer, getattr(self._assistant, "vocab_size", self.target.vocab_size))
         self.parts()  # a wrong combination is refused now, not at the first prompt
 
     @classmethod
@@ -172,27 +176,53 @@ class Speculator:
         for step in run.steps():
             yield from run.pieces(step)
 
-    def parts(self) -> Parts:
-        """A fresh drafter, rule and control: their state belongs to one call."""
+    def parts(self, sampled: bool = False) -> Parts:
+        """A fresh drafter, rule and control: their state belongs to one call. `sampled`: whether its requests have a temperature."""
+        names, reason = self._choose(sampled)
+        made = [assemble(name, self._given(name), self._options, reason=reason, **self._settings) for name in names]
+        if len(made) == 1:
+            return made[0]
+        given = {"drafters": {name: parts.drafter for name, parts in zip(names, made)}, "model": self._assistant}
+        return assemble("first_rounds", given, {}, reason=reason, **self._settings)
+
+    def _choose(self, sampled: bool) -> tuple[list[str], str]:
+        if self.method != "auto":
+            return [self.method], ""
+        if self._assistant is None:
+            return ["prompt_lookup"], "no drafter was given"
+        if not isinstance(self._assistant, TransformersModel):
+            return ["slem"], "the drafter yields text only"
+        return self.pair.choose(sampled)
+
+    def _given(self, method: str) -> dict[str, Any]:
+        """What the house offers a drafter's constructor; vocabularies are read only for a method that asks for them."""
         given: dict[str, Any] = {"vocab_size": self.target.vocab_size, "tokenizer": self.tokenizer}
-        if self._assistant is not None:
-            given |= {"model": self._assistant, "assistant_tokenizer": self.assistant_tokenizer or self.tokenizer}
-        return assemble(self.method, given, self._options, **self._settings)
+        if self._assistant is None:
+            return given
+        text_only = not isinstance(self._assistant, TransformersModel)
+        wants_aligner = "aligner" in parameters(discover.load("drafters", method))
+        if not wants_aligner:
+            if text_only:
+                raise BadOption(f"{method} needs a model's laws, and this drafter yields text only", next_step="Use method='slem'")
+            self.pair.require_same(method)
+        given |= {"model": self._assistant, "assistant_tokenizer": self.assistant_tokenizer or self.tokenizer}
+        return given | ({"aligner": self.pair.text_only if text_only else self.pair.aligner} if wants_aligner else {})
 
-    def _choose(self, method: str) -> tuple[str, str]:
-        if method != "auto":
-            return method, ""
-        if self.assistant_model is None:
-            return "prompt_lookup", "no drafter was given"
-        return "draft_model", "the drafter's vocabulary is the target's"
+    def requests(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> list[Request]:
+        """What `generate` would run with the same arguments, after all of its checks; nothing is run."""
+        return self._asked(prompt, messages, Options.parse(options))[0]
 
-    def _start(self, prompt: Any, messages: Any, options: dict[str, Any], stream: bool) -> _Run:
-        parsed = Options.parse(options)
+    def _asked(self, prompt: Any, messages: Any, parsed: Options) -> tuple[list[Request], bool]:
+        """The requests, and whether the caller gets a list."""
         prompts, many = self._prompts(prompt, messages)
         requests = parsed.requests(prompts, self.eos_token_ids, self.target.vocab_size, self.target.max_length)
+        requests = self._with_own_chat(requests, messages, parsed.num_return_sequences)
         if self.tokenizer is None and parsed.stop_strings:
             raise BadOption("stop_strings need a tokenizer", next_step="Give the Speculator a tokenizer, or use stop_token_ids")
-        return _Run(self, requests, many or parsed.num_return_sequences > 1, stream)
+        return requests, many or parsed.num_return_sequences > 1
+
+    def _start(self, prompt: Any, messages: Any, options: dict[str, Any], stream: bool) -> _Run:
+        return _Run(self, *self._asked(prompt, messages, Options.parse(options)), stream)
 
     def _prompts(self, prompt: Any, messages: Any) -> tuple[list[torch.Tensor], bool]:
         if (prompt is None) == (messages is None):
@@ -207,6 +237,16 @@ class Speculator:
         chats = messages if many else [messages]
         texts = [self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
         return [torch.tensor(self.tokenizer(t, add_special_tokens=False).input_ids) for t in texts], many
+
+    def _with_own_chat(self, requests: list[Request], messages: Any, copies: int) -> list[Request]:
+        """A chat reaches a drafter of another vocabulary through the drafter's own template, if it has one: translating would lose its roles."""
+        its = self.assistant_tokenizer
+        if messages is None or getattr(its, "chat_template", None) is None or self.pair.same:
+            return requests
+        chats = messages if messages and not isinstance(messages[0], dict) else [messages]
+        texts = [its.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats for _ in range(copies)]
+        prompts = [torch.tensor(its(text, add_special_tokens=False).input_ids) for text in texts]
+        return [dataclasses.replace(request, drafter_prompt=ids) for request, ids in zip(requests, prompts)]
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text).input_ids)
@@ -223,6 +263,29 @@ class Speculator:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _drafting(assistant: Any) -> Any:
+    """The drafter as a part: a model with a cache, or something that continues text."""
+    if assistant is None:
+        return None
+    if isinstance(assistant, torch.nn.Module):
+        return TransformersModel(assistant)
+    if hasattr(assistant, "continue_text"):
+        return assistant
+    if callable(assistant):
+        return _Continuing(assistant)
+    raise BadModel("assistant_model is not usable", got=type(assistant).__name__, expected="a causal language model, or a callable (text, max_tokens) -> text")
+
+
+@dataclass(frozen=True, slots=True)
+class _Continuing:
+    """A plain function as a `TextModel`."""
+
+    function: Any
+
+    def continue_text(self, text: str, max_tokens: int) -> str:
+        return self.function(text, max_tokens)
 
 
 @dataclass(slots=True)
@@ -249,13 +312,13 @@ class _Run:
 
     def __init__(self, owner: Speculator, requests: list[Request], many: bool, stream: bool):
         self.owner, self.requests, self.many = owner, requests, many
-        self.parts = owner.parts()
+        self.parts = owner.parts(any(r.temperature > 0 for r in requests))
         owner.target.reset()
-        if owner._assistant is not None:
+        if isinstance(owner._assistant, TransformersModel):
             owner._assistant.reset()
         decode = owner.decode if owner.tokenizer is not None else None
         self.stopping = {s: Stopping(r, decode, incremental=stream or bool(r.stop_strings)) for s, r in enumerate(requests)}
-        self.metrics = {s: Metrics(method=owner.method, reason=owner.reason) for s in range(len(requests))}
+        self.metrics = {s: Metrics(method=self.parts.method, reason=self.parts.reason) for s in range(len(requests))}
         self.logprobs = _Logprobs()
         self._waiting = list(range(len(requests)))
         self._admitted: dict[int, float] = {}
@@ -282,7 +345,7 @@ class _Run:
 
     def pieces(self, step: Step) -> Iterator[Piece]:
         sources = step.draft.source.tolist() if step.draft.source is not None else None
-        names = [name or self.owner.method for name in step.draft.proposer]
+        names = [name or self.parts.method for name in step.draft.proposer]
         for b, slot in enumerate(step.before.slot.tolist()):
             emitted, start = int(step.emitted[b]), int(step.before.length[b])
             tokens = step.after.ids[b, start : start + emitted].tolist()
@@ -295,6 +358,10 @@ class _Run:
                 stopping.finish = "interrupted"
 
     def generations(self) -> list[Generation]:
+        explain = getattr(self.parts.drafter, "reason", None)
+        for slot, metrics in self.metrics.items() if explain is not None else ():
+            metrics.method, measured = explain(slot)
+            metrics.reason = f"{metrics.reason}; {measured}"
         return [
             Generation(
                 text=end.text,

@@ -7,6 +7,7 @@ as an id. A sub-law has mass below 1; what it lacks is the event "no proposal".
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -138,6 +139,40 @@ class Subset:
         """See `Law.draw`."""
         place = quantile(_chosen(self.probs, index), uniform, empty=empty)
         return torch.where(place < 0, place, self.ids[place.clamp_min(0)])
+
+
+class Joined:
+    """The rows of several laws in one count: law i has the rows from starts[i] on. Each request asks for a row of whichever it was drawn from."""
+
+    def __init__(self, laws: Sequence[Law], starts: Sequence[int]):
+        self.laws, self.starts, self.width = list(laws), list(starts), laws[0].width
+
+    def _per_law(self, index: Tensor | int, of: Callable[[Law, Tensor | int], Tensor]) -> Tensor:
+        if isinstance(index, int):
+            i = max(n for n, start in enumerate(self.starts) if start <= index)
+            return of(self.laws[i], index - self.starts[i])
+        found = torch.zeros(0)
+        for law, start in zip(self.laws, self.starts):  # starts ascend, so a later law overrules an earlier one
+            mine = index >= start
+            part = of(law, torch.where(mine & (index < self._end(start)), index - start, 0))
+            mine = mine if part.ndim == 1 else mine[:, None]
+            found = torch.where(mine, part.to(found.dtype), found) if len(found) else part
+        return found
+
+    def _end(self, start: int) -> int:
+        return min((s for s in self.starts if s > start), default=1 << 62)
+
+    def rows(self, index: Tensor | int) -> Tensor:
+        """See `Law.rows`."""
+        return self._per_law(index, lambda law, i: law.rows(i))
+
+    def at(self, index: Tensor | int, token: Tensor) -> Tensor:
+        """See `Law.at`."""
+        return self._per_law(index, lambda law, i: law.at(i, token))
+
+    def draw(self, index: Tensor | int, uniform: Tensor, *, empty: bool = False) -> Tensor:
+        """See `Law.draw`."""
+        return self._per_law(index, lambda law, i: law.draw(i, uniform, empty=empty))
 
 
 def proposal_at(draft: Draft, node: int) -> Tensor:

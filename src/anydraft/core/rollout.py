@@ -47,16 +47,16 @@ def draw_chain(model: Model, context: Context, size: Size, noise: Noise, *, own:
         if level + 1 == int(depth.max()):
             break
         live = live & (reach > level + 1) & (token >= 0)
-        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1])).to(device)
+        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model)).to(device)
         if nobody(live):
             break
         logits = model.grow(token.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]
     return _chain(tokens, lives, laws, forwards=len(tokens))
 
 
-def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor) -> Level:
+def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model) -> Level:
     prob = (logits.gather(1, token.clamp_min(0)[:, None]).squeeze(1) - logits.logsumexp(-1)).exp()
-    return Level(depth=depth, token=token, prob=prob, logits=logits, live=live)
+    return Level(depth=depth, token=token, prob=prob, logits=logits, live=live, hidden=getattr(model, "hidden", None))
 
 
 def stacked(laws: Sequence[Law]) -> Law:
@@ -131,7 +131,8 @@ def draw_tree(model: Model, context: Context, size: Size, noise: Noise, shape: B
         if level + 1 == min(len(shape.width), int(depth.max())) or grown.count >= int(size.nodes.max()):
             break
         live = torch.stack(grown.lives[start:], 1)
-        asked = (reach > level + 1) & size.go_on(context, _level(level + 1, grown.tokens[start], logits[:, 0], live[:, 0])).to(device)
+        seen = _level(level + 1, grown.tokens[start], logits[:, 0], live[:, 0], model)
+        asked = (reach > level + 1) & size.go_on(context, seen).to(device)
         live = live & asked[:, None]
         if nobody(live):
             break

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from anydraft.core.errors import BadDraft
+from anydraft.core.law import Joined
 from anydraft.core.noise import nobody
 from anydraft.core.records import DISTINCT, INDEPENDENT, Draft
 
@@ -48,6 +51,37 @@ def child_with(draft: Draft, current: Tensor, token: Tensor) -> tuple[Tensor, Te
     """
     hit = draft.live & (draft.parent == current[:, None]) & (draft.tokens == token[:, None])
     return hit.any(-1), hit.to(torch.uint8).argmax(-1)
+
+
+def joined(drafts: Sequence[Draft]) -> Draft:
+    """One draft with the nodes of several, for the same rows: each one's trees stand beside the others', in this order."""
+    drafts = [d for d in drafts if d.nodes] or list(drafts[:1])
+    if len(drafts) == 1:
+        return drafts[0]
+    device = drafts[0].tokens.device
+    starts = [sum(d.nodes for d in drafts[:i]) for i in range(len(drafts))]
+    names = list(dict.fromkeys(name for d in drafts for name in d.proposer))
+
+    def side_by_side(of: Callable[[Draft, int], Tensor]) -> Tensor:
+        return torch.cat([of(d, i).to(device) for i, d in enumerate(drafts)], 1)
+
+    def source(d: Draft) -> Tensor:
+        own = torch.tensor([names.index(name) for name in d.proposer], device=d.tokens.device)
+        return own[torch.zeros_like(d.tokens) if d.source is None else d.source]
+
+    return Draft(
+        tokens=side_by_side(lambda d, i: d.tokens),
+        parent=side_by_side(lambda d, i: torch.where(d.parent < 0, -1, d.parent + starts[i])),
+        live=side_by_side(lambda d, i: d.live),
+        kind=side_by_side(lambda d, i: d.kind),
+        index=side_by_side(lambda d, i: torch.where(d.index < 0, -1, d.index + starts[i])),  # a draft has no more laws than nodes
+        law=Joined(*zip(*laws)) if (laws := [(d.law, s) for d, s in zip(drafts, starts) if d.law is not None]) else None,
+        levels=max(d.levels for d in drafts),
+        chain=False,
+        proposer=tuple(names),
+        source=side_by_side(lambda d, i: source(d)),
+        forwards=sum(d.forwards for d in drafts),
+    )
 
 
 def check(draft: Draft, width: int) -> None:

@@ -11,13 +11,15 @@ Differs:  candidates are anchored by places in the text, so periodic text cannot
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from anydraft.core.records import Context, Draft, Size
-from anydraft.core.roles import Model, Noise
+from anydraft.core.records import Context, Draft, Request, Size
+from anydraft.core.roles import Model, Noise, TextModel
 from anydraft.core.rollout import determined_chain, draw_chain
-from anydraft.vocabulary.alignment import Aligner
+from anydraft.vocabulary.alignment import Aligner, IncrementalText
 from anydraft.vocabulary.contexts import DrafterContexts
 
 
@@ -30,9 +32,10 @@ class SLEM:
     kinds = ("determined",)
     chain = True
 
-    def __init__(self, model: Model, aligner: Aligner):
+    def __init__(self, model: Model | TextModel, aligner: Aligner):
         self.model, self.aligner = model, aligner
-        self.contexts = DrafterContexts(aligner, direct=False, max_length=model.max_length)
+        self.contexts = DrafterContexts(aligner, direct=False, max_length=getattr(model, "max_length", None))
+        self._texts: dict[int, _Text] = {}
 
     @property
     def forwards(self) -> int:
@@ -41,8 +44,10 @@ class SLEM:
 
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`. `size.depth` counts the drafter's tokens; the target's candidates may be more or fewer."""
-        own, room = self.contexts.follow(context)
         limits = (context.limit - context.length - 1).clamp_min(0)
+        if isinstance(self.model, TextModel):
+            return self._from_text(context, size.clipped(context), limits)
+        own, room = self.contexts.follow(context)
         size = dataclasses.replace(size, depth=torch.minimum(size.depth.masked_fill(limits == 0, 0), room))
         draft = draw_chain(self.model, context, size, noise, own=own)
         found: list[list[int]] = [[] for _ in range(context.size)]
@@ -53,6 +58,32 @@ class SLEM:
                 if drafted:
                     found[b] = self.aligner.candidates(self.contexts.state(slot), drafted, int(limits[b]))
         return determined_chain(found, draft.forwards)
+
+    def _from_text(self, context: Context, size: Size, limits: Tensor) -> Draft:
+        """The same from a drafter that yields nothing but text."""
+        found: list[list[int]] = [[] for _ in range(context.size)]
+        for b, (slot, depth, limit) in enumerate(zip(context.slot.tolist(), size.depth.tolist(), limits.tolist())):
+            held = self._texts.get(slot)
+            if held is None or held.request is not context.requests[b]:
+                held = self._texts[slot] = _Text(context.requests[b], IncrementalText(self.aligner.target, start=True))
+            length = int(context.length[b])
+            if length < held.length:  # a provisional context was taken back
+                held = self._texts[slot] = _Text(held.request, IncrementalText(self.aligner.target, start=True))
+            held.text += held.stream.push(context.ids[b, held.length : length].tolist())
+            held.length = length
+            if depth and not held.stream.pending:
+                written = self.model.continue_text(held.text.decode("utf-8", "replace"), depth)  # type: ignore[union-attr]
+                found[b] = self.aligner.candidates_from_text(context.ids[b, max(0, length - 128) : length].tolist(), written, min(limit, 4 * depth))
+        self._texts = {slot: self._texts[slot] for slot in context.slot.tolist()}
+        return determined_chain(found, forwards=1)
+
+
+@dataclass(slots=True)
+class _Text:
+    request: Request
+    stream: IncrementalText
+    text: bytearray = field(default_factory=bytearray)
+    length: int = 0  # target ids that `text` covers
 
 
 __all__ = ["SLEM"]

@@ -12,15 +12,13 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
 
-from anydraft.core.law import Law, Point, Subset
 from anydraft.core.records import Context, Draft, Size
 from anydraft.core.roles import Model, Noise
 from anydraft.core.rollout import draw_chain
 from anydraft.vocabulary.alignment import Aligner
 from anydraft.vocabulary.contexts import DrafterContexts
-from anydraft.vocabulary.restricted import on_ids
+from anydraft.vocabulary.restricted import in_target_ids, on_ids
 
 
 class TLI:
@@ -56,13 +54,6 @@ class TLI:
             self.contexts.drafted(slot, self.drafter_ids[tokens[: sum(live)]].tolist())
         ids = self.target_ids.to(draft.tokens.device)
         return dataclasses.replace(draft, tokens=ids[draft.tokens], law=in_target_ids(draft.law, ids, self.vocab_size))
-
-
-def in_target_ids(law: Law | None, ids: Tensor, width: int) -> Law:
-    """Laws over the positions of `ids` i64[I] as laws over the target's tokens."""
-    if isinstance(law, Point):
-        return Point(ids[law.ids], width, law.dtype)
-    return Subset(ids, law.probs, width)  # type: ignore[union-attr]
 
 
 __all__ = ["TLI"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from anydraft.core.law import Law, Point, Subset
 from anydraft.core.records import Context
 from anydraft.core.roles import Model
 
@@ -44,3 +45,10 @@ class Restricted:
 
     def _columns(self, logits: Tensor) -> Tensor:
         return logits if self.picked else logits[..., self.ids.to(logits.device)]
+
+
+def in_target_ids(law: Law | None, ids: Tensor, width: int) -> Law:
+    """Laws over the positions of `ids` i64[I] as laws over the target's tokens."""
+    if isinstance(law, Point):
+        return Point(ids[law.ids], width, law.dtype)
+    return Subset(ids, law.probs, width)  # type: ignore[union-attr]
