@@ -14,6 +14,7 @@ Special tokens have a role instead of bytes. Ids that no text uses (padding up t
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -239,7 +240,7 @@ class ByteVocabulary:
         ids: list[int] = []
         ends: list[int] = []
         lost, at = None, 0
-        for run, valid in runs(data, self._has_byte_pieces):
+        for run, valid in runs(data, self._misread):
             part = self._encode_text(run) if valid else self._spelled(run)
             if lost is None and part.lost is not None:
                 lost = len(ids) + part.lost
@@ -279,8 +280,18 @@ class ByteVocabulary:
         return max(map(len, self.by_bytes), default=1)
 
     @cached_property
-    def _has_byte_pieces(self) -> bool:
-        return any(piece is not None and BYTE_PIECE.fullmatch(piece) and data is not None for piece, data in zip(self.pieces, self.table))
+    def _misread(self) -> re.Pattern[bytes] | None:
+        """Plain texts that the encoder takes for a token of another meaning: names of special tokens and of bytes. Unigram
+        models do, since their special and byte pieces are entries like any other."""
+        names = [
+            piece for id, piece in enumerate(self.pieces) if piece and len(piece) > 1 and (id in self.roles or BYTE_PIECE.fullmatch(piece))
+        ]
+        wrong = [
+            name
+            for name in names
+            if b"".join(self.table[id] or b"" for id in self.fragment(name)[0] if id < self.width).strip() != name.encode()
+        ]
+        return re.compile(b"|".join(re.escape(name.encode()) for name in wrong)) if wrong else None
 
     def _spelled(self, data: bytes) -> Encoded:
         ids = self.spell(data)

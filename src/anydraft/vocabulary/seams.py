@@ -36,19 +36,20 @@ def stretch(ids: Sequence[int], vocabulary: ByteVocabulary, size: int, room: int
     return size
 
 
-def continuing(vocabulary: ByteVocabulary, before: bytes, ids: Sequence[int], text: bytes) -> Encoded | None:
+def continuing(vocabulary: ByteVocabulary, before: bytes, ids: Sequence[int] | None, text: bytes) -> Encoded | None:
     """The tokens of `text` behind `before`, encoded together.
 
     Args:
         before: the stretch before the seam.
-        ids: the ids it has now.
+        ids: the ids it has now, None if only its bytes are known.
         text: what follows.
 
     Returns:
         ids of `text` alone, ends counted from the seam; None if a token lies across the seam.
     """
     made = vocabulary.encode(before + text)
-    place = len(ids) if made.ids[: len(ids)] == list(ids) else _boundary(made, len(before))
+    agree = ids is not None and made.ids[: len(ids)] == list(ids)
+    place = len(ids) if agree else _boundary(made, len(before))  # type: ignore[arg-type]
     if place is None or (made.lost is not None and made.lost < place):
         return None
     lost = None if made.lost is None else made.lost - place
@@ -67,7 +68,7 @@ def behind(vocabulary: ByteVocabulary, before: bytes, text: bytes) -> Encoded:
     """`continuing` for a stretch given as bytes, `alone` where there is no seam."""
     while before and before[0] & 0xC0 == 0x80:
         before = before[1:]
-    made = continuing(vocabulary, before, (), text) if before else None
+    made = continuing(vocabulary, before, None, text) if before else None
     return made if made is not None else alone(vocabulary, text)
 
 

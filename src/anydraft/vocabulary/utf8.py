@@ -3,8 +3,6 @@
 import codecs
 import re
 
-from anydraft.vocabulary.pieces import BYTE_PIECE
-
 EVERY_BYTE = frozenset([*range(0xC0), *range(0xC2, 0xF5)])
 """Every byte that occurs in some text."""
 
@@ -45,8 +43,13 @@ def proper(before: bytes, text: bytes) -> bytes:
     return text
 
 
-def runs(data: bytes, split_byte_pieces: bool) -> list[tuple[bytes, bool]]:
-    """Split into valid UTF-8 and other bytes. Text that reads like a byte piece is split too, or some encoders take it for one."""
+def runs(data: bytes, guard: re.Pattern[bytes] | None = None) -> list[tuple[bytes, bool]]:
+    """Split into valid UTF-8 (True) and other bytes (False).
+
+    Args:
+        data: any bytes.
+        guard: names that an encoder would misread as a token; text is split behind their first byte.
+    """
     found: list[tuple[bytes, bool]] = []
     while data:
         try:
@@ -54,14 +57,10 @@ def runs(data: bytes, split_byte_pieces: bool) -> list[tuple[bytes, bool]]:
             good, bad = len(data), len(data)
         except UnicodeDecodeError as error:
             good, bad = error.start, error.end
-        text, at = data[:good], 0
-        if split_byte_pieces and b"<0x" in text:
-            for match in re.finditer(BYTE_PIECE.pattern.encode(), text):
-                found.append((text[at : match.start() + 1], True))
-                at = match.start() + 1
-        if text[at:]:
-            found.append((text[at:], True))
-        if data[good:bad]:
-            found.append((data[good:bad], False))
+        at = 0
+        for match in guard.finditer(data, 0, good) if guard is not None else ():
+            found.append((data[at : match.start() + 1], True))
+            at = match.start() + 1
+        found += [(data[at:good], True)] * (at < good) + [(data[good:bad], False)] * (good < bad)
         data = data[bad:]
     return found
