@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from anydraft.core.errors import BadModel
+
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # placements over several devices, which need accelerate
 
 
 def load(model: Any, tokenizer: Any = None, *, revision: str | None = None, dtype: Any = None, device_map: Any = None, **settings: Any) -> tuple[Any, Any]:
@@ -30,7 +33,10 @@ def load(model: Any, tokenizer: Any = None, *, revision: str | None = None, dtyp
     _check_folder(where)
     on_cpu = not torch.cuda.is_available() if device_map is None else str(device_map) == "cpu"
     if device_map is None and not on_cpu:
-        device_map = "auto"
+        device_map = "auto" if find_spec("accelerate") else "cuda"
+    device = None  # one device is a matter of moving the model there, and needs no accelerate
+    if isinstance(device_map, (str, torch.device)) and str(device_map) not in SPREAD:
+        device, device_map = device_map, None
     settings = {key: value for key, value in settings.items() if value is not None}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -46,6 +52,8 @@ def load(model: Any, tokenizer: Any = None, *, revision: str | None = None, dtyp
             expected="a folder or hub name with a configuration, safetensors weights and a tokenizer",
             next_step="Check the name; pickled weights need use_safetensors=False, a repository's own code trust_remote_code=True",
         ) from cause
+    if device is not None:
+        loaded.to(str(device))  # type: ignore[arg-type]  # transformers wraps the method in a way that hides its signature
     return loaded.eval(), own
 
 
