@@ -13,7 +13,9 @@ from anydraft.core.errors import BadModel
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # placements over several devices, which need accelerate
 
 
-def load(model: Any, tokenizer: Any = None, *, revision: str | None = None, dtype: Any = None, device_map: Any = None, **settings: Any) -> tuple[Any, Any]:
+def load(
+    model: Any, tokenizer: Any = None, *, revision: str | None = None, dtype: Any = None, device_map: Any = None, **settings: Any
+) -> tuple[Any, Any]:
     """(model, tokenizer), the model in eval mode with an attention that takes masks.
 
     Args:
@@ -40,7 +42,7 @@ def load(model: Any, tokenizer: Any = None, *, revision: str | None = None, dtyp
     settings = {key: value for key, value in settings.items() if value is not None}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype or (torch.float32 if on_cpu else "auto"), device_map=device_map, attn_implementation="sdpa", **shared, **settings
+            where, dtype=dtype or (torch.float32 if on_cpu else "auto"), device_map=device_map, **shared, **settings
         )
         own = tokenizer if tokenizer is not None else where
         if isinstance(own, (str, Path)):
@@ -62,6 +64,8 @@ def _check_folder(where: str) -> None:
     path = Path(where)
     looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1 or path.exists()
     if looks_local and not path.is_dir():
-        raise BadModel(f"there is no folder {where!r}", expected="a folder with a model, or a hub name such as org/name", next_step="Check the path")
+        expected = "a folder with a model, or a hub name such as org/name"
+        raise BadModel(f"there is no folder {where!r}", expected=expected, next_step="Check the path")
     if looks_local and not (path / "config.json").is_file():
-        raise BadModel(f"the folder {where!r} holds no model", expected="a config.json in it", next_step="Give the folder that save_pretrained wrote")
+        step = "Give the folder that save_pretrained wrote"
+        raise BadModel(f"the folder {where!r} holds no model", expected="a config.json in it", next_step=step)

@@ -6,10 +6,12 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from anydraft.aliases import resolve
 from anydraft.build import Parts, assemble, parameters
 from anydraft.core import discover
 from anydraft.core.errors import BadModel, BadOption, BadPrompt
@@ -21,6 +23,9 @@ from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
 from anydraft.pairing import Pair
 from anydraft.schedules.sequential import sequential
+
+if TYPE_CHECKING:
+    from anydraft.drop_in import SpeculativeGenerate
 
 
 @dataclass(slots=True)
@@ -37,9 +42,10 @@ class Generation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON; `metrics` in vLLM's shape."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in ("text", "token_ids", "prompt_token_ids", "finish_reason", "stop_reason")}
+        names = ("text", "token_ids", "prompt_token_ids", "finish_reason", "stop_reason")
+        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.logprobs is not None:
-            plain["logprobs"] = [{"token_id": t.token_id, "logprob": t.logprob, "top": [list(pair) for pair in t.top]} for t in self.logprobs]
+            plain["logprobs"] = [{"token_id": t.token_id, "logprob": t.logprob, "top": [list(p) for p in t.top]} for t in self.logprobs]
         return plain | {"metrics": self.metrics.as_dict()}
 
 
@@ -73,6 +79,7 @@ class Speculator:
         num_assistant_tokens: depth of a chain and node budget of a tree, or "auto".
         rule, control: names, or "auto".
         max_batch_size: most requests in one batch; further ones take the places of those that finish. None: all at once.
+        draft_model, num_speculative_tokens, prompt_lookup_num_tokens, speculative_config: other engines' names, see aliases.py.
         options: what the chosen method, rule or control takes, by name.
     Raises:
         UnknownMethod, UnknownOption, BadOption, BadModel, UnsupportedModel, WrongPair, WrongVocabulary.
@@ -97,9 +104,12 @@ class Speculator:
         max_batch_size: int | None = None,
         **options: Any,
     ):
+        assistant_model, method, num_assistant_tokens, options = resolve(assistant_model, method, num_assistant_tokens, options)
         for role, one in (("model", model), ("assistant_model", assistant_model)):
+            if isinstance(one, (str, Path)):
+                raise BadModel(f"{role} is a name, not a loaded model", got=str(one), next_step="Use Speculator.from_pretrained")
             if getattr(one, "training", False):
-                raise BadModel(f"{role} is in training mode, where dropout makes every forward random", next_step=f"Call {role}.eval() first")
+                raise BadModel(f"{role} is in training mode, where dropout makes forwards random", next_step=f"Call {role}.eval() first")
         if max_batch_size is not None and max_batch_size < 1:
             raise BadOption("max_batch_size is not usable", got=max_batch_size, expected="an integer >= 1, or None")
         self.model, self.tokenizer = model, tokenizer
@@ -110,7 +120,8 @@ class Speculator:
         self._settings = {"rule": rule, "control": control, "num_assistant_tokens": num_assistant_tokens}
         self._options = options
         self._assistant = _drafting(assistant_model) if method != "none" else None
-        self.pair = Pair(tokenizer, self.target.vocab_size, assistant_tokenizer, getattr(self._assistant, "vocab_size", self.target.vocab_size))
+        width = getattr(self._assistant, "vocab_size", self.target.vocab_size)
+        self.pair = Pair(tokenizer, self.target.vocab_size, assistant_tokenizer, width)
         self.parts()  # a wrong combination is refused now, not at the first prompt
 
     @classmethod
@@ -142,6 +153,7 @@ class Speculator:
         """
         from anydraft.loading import load
 
+        assistant_model, method, num_assistant_tokens, options = resolve(assistant_model, method, num_assistant_tokens, options)
         settings = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
         settings |= {"trust_remote_code": trust_remote_code, "use_safetensors": use_safetensors}
         target, own = load(model, tokenizer, revision=revision, **settings)
@@ -175,6 +187,17 @@ class Speculator:
         run = self._start(prompt, messages, options, stream=True)
         for step in run.steps():
             yield from run.pieces(step)
+
+    @property
+    def custom_generate(self) -> SpeculativeGenerate:
+        """For `model.generate(..., custom_generate=speculator.custom_generate)`; see drop_in.py for what it honours."""
+        from anydraft.drop_in import SpeculativeGenerate
+
+        return SpeculativeGenerate(lambda model: self, only=self.model)
+
+    def run(self, requests: list[Request]) -> _Run:
+        """A run of requests that were made elsewhere; its `steps` do the work."""
+        return _Run(self, requests, many=True, stream=False)
 
     def parts(self, sampled: bool = False) -> Parts:
         """A fresh drafter, rule and control: their state belongs to one call. `sampled`: whether its requests have a temperature."""
@@ -232,14 +255,15 @@ class Speculator:
             many = many or (isinstance(prompt, torch.Tensor) and prompt.ndim == 2)
             return as_ids(prompt, self._encode if self.tokenizer is not None else None), many
         if getattr(self.tokenizer, "chat_template", None) is None:
-            raise BadPrompt("messages need a chat template, and the target's tokenizer has none", next_step="Pass a prompt, or set tokenizer.chat_template")
+            step = "Pass a prompt, or set tokenizer.chat_template"
+            raise BadPrompt("messages need a chat template, and the target's tokenizer has none", next_step=step)
         many = bool(messages) and not isinstance(messages[0], dict)
         chats = messages if many else [messages]
         texts = [self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
         return [torch.tensor(self.tokenizer(t, add_special_tokens=False).input_ids) for t in texts], many
 
     def _with_own_chat(self, requests: list[Request], messages: Any, copies: int) -> list[Request]:
-        """A chat reaches a drafter of another vocabulary through the drafter's own template, if it has one: translating would lose its roles."""
+        """A chat reaches a drafter of another vocabulary through the drafter's own template, if any: translating would lose its roles."""
         its = self.assistant_tokenizer
         if messages is None or getattr(its, "chat_template", None) is None or self.pair.same:
             return requests
@@ -275,7 +299,8 @@ def _drafting(assistant: Any) -> Any:
         return assistant
     if callable(assistant):
         return _Continuing(assistant)
-    raise BadModel("assistant_model is not usable", got=type(assistant).__name__, expected="a causal language model, or a callable (text, max_tokens) -> text")
+    expected = "a causal language model, or a callable (text, max_tokens) -> text"
+    raise BadModel("assistant_model is not usable", got=type(assistant).__name__, expected=expected)
 
 
 @dataclass(frozen=True, slots=True)

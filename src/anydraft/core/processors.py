@@ -65,6 +65,17 @@ class ForcedTokens(hf.LogitsProcessor):
         return forced
 
 
+class Behind:
+    """A processor or a criterion that is shown a row as it stands in a left-padded batch: behind its padding i64[P]."""
+
+    def __init__(self, inner: Any, padding: Tensor):
+        self.inner, self.padding = inner, padding
+
+    def __call__(self, input_ids: Tensor, scores: Any) -> Any:
+        """input_ids i64[1, S]; what the object itself returns for [1, P + S]."""
+        return self.inner(torch.cat([self.padding[None].to(input_ids.device), input_ids], 1), scores)
+
+
 def warpers(temperature: float, top_k: int, top_p: float, min_p: float) -> LogitsProcessorList:
     """The processors that shape a sampled law, in transformers' order."""
     chain = LogitsProcessorList()
@@ -208,14 +219,14 @@ class Laws:
         return Processed(logits, recipes, context, draft)
 
     def plain(self, context: Context) -> Tensor | None:
-        """bool[B]: rows whose processors keep state, or have not yet shown that they do not, and must not speculate; None if no row has any."""
+        """bool[B]: rows whose processors keep state, or have not yet shown that they keep none, and must not speculate; None: no row."""
         if not any(r.logits_processor for r in context.requests):
             return None
         return torch.tensor([self._keeps_state(r) for r in context.requests])
 
     def _keeps_state(self, request: Request) -> bool:
-        """A user's object is watched over its first calls: whatever it prepares once is ready by the second, so a change after that is state."""
-        users = request.logits_processor
+        """A user's object is watched over its first calls: what it prepares once is ready by the second, so a later change is state."""
+        users = [p.inner if isinstance(p, Behind) else p for p in request.logits_processor]
         if any(isinstance(p, STATEFUL) for p in users):
             return True
         foreign = [p for p in users if not type(p).__module__.startswith("transformers.")]
