@@ -8,28 +8,41 @@ A control is asked only after a level was kept: a rule of stopping that discards
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from anydraft.core.law import Dense, Law, Point, without
+from anydraft.core.law import Dense, Joined, Law, Point, Subset, without
 from anydraft.core.noise import nobody
 from anydraft.core.processors import drafting_law
-from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Size
+from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Request, Size
 from anydraft.core.roles import Model, Noise
 
 
-def draw_chain(model: Model, context: Context, size: Size, noise: Noise, *, own: Context | None = None) -> Draft:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a drafting model's columns, the tokens that are drawn and the ids that it is fed relate. As it stands: all three are the same ids."""
+
+    law: Callable[[Tensor, Sequence[Request]], Law] = drafting_law  # logits f[B, U] -> the law to draw from
+    column: Callable[[Tensor], Tensor] = lambda token: token  # drawn token i64[B] -> its column in the logits, -1 if it has none
+    fed: Callable[[Tensor], Tensor] = lambda token: token  # drawn token i64[B] -> what `grow` takes, -1 where the chain must end
+
+
+def draw_chain(
+    model: Model, context: Context, size: Size, noise: Noise, *, own: Context | None = None, reading: Reading | None = None
+) -> Draft:
     """One path of at most `size.depth` tokens per row.
 
     Args:
         context: the target's; its requests say how to draw, and the control is asked about it.
         own: the same text in the drafter's ids; None if it has the target's.
+        reading: how to read the model's logits.
     Returns:
-        A chain of independent nodes in the drafter's ids, N = the deepest row's depth.
+        A chain of independent nodes in the ids that the reading's law is over, N = the deepest row's depth.
     """
+    reading = reading or Reading()
     depth = size.depth
     if not bool((depth > 0).any()):
         return Draft.empty(context.size)
@@ -39,23 +52,26 @@ def draw_chain(model: Model, context: Context, size: Size, noise: Noise, *, own:
     tokens, lives, laws = [], [], []
     while True:
         level = len(tokens)
-        law = drafting_law(logits, context.requests)
+        law = reading.law(logits, context.requests)
         token = noise.categorical(law, 0, live, "draft", level)
         tokens.append(token)
         lives.append(live)
         laws.append(law)
         if level + 1 == int(depth.max()):
             break
-        live = live & (reach > level + 1) & (token >= 0)
-        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model)).to(device)
+        fed = torch.where(token >= 0, reading.fed(token.clamp_min(0)), -1)
+        live = live & (reach > level + 1) & (fed >= 0)
+        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model, reading)).to(device)
         if nobody(live):
             break
-        logits = model.grow(token.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]
+        logits = model.grow(fed.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]
     return _chain(tokens, lives, laws, forwards=len(tokens))
 
 
-def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model) -> Level:
-    prob = (logits.gather(1, token.clamp_min(0)[:, None]).squeeze(1) - logits.logsumexp(-1)).exp()
+def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model, reading: Reading | None = None) -> Level:
+    column = reading.column(token.clamp_min(0)) if reading is not None else token
+    prob = (logits.gather(1, column.clamp_min(0)[:, None]).squeeze(1) - logits.logsumexp(-1)).exp()
+    prob = torch.where(column >= 0, prob, torch.zeros_like(prob))
     return Level(depth=depth, token=token, prob=prob, logits=logits, live=live, hidden=getattr(model, "hidden", None))
 
 
@@ -63,7 +79,11 @@ def stacked(laws: Sequence[Law]) -> Law:
     """One law of R rows from R laws of one row."""
     if all(isinstance(law, Point) for law in laws):
         return Point(torch.cat([law.ids for law in laws], 1), laws[0].width, laws[0].dtype)
-    return Dense(torch.stack([law.rows(0) for law in laws], 1))
+    if all(isinstance(law, Subset) and law.ids is laws[0].ids for law in laws):
+        return Subset(laws[0].ids, torch.cat([law.probs for law in laws], 1), laws[0].width)
+    if all(isinstance(law, (Dense, Point)) for law in laws):
+        return Dense(torch.stack([law.rows(0) for law in laws], 1))
+    return Joined(laws, range(len(laws)))
 
 
 def _chain(tokens: list[Tensor], lives: list[Tensor], laws: list[Law], forwards: int) -> Draft:

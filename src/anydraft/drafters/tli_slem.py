@@ -16,10 +16,8 @@ import torch
 
 from anydraft.core.records import DETERMINED, INDEPENDENT, Context, Draft, Size
 from anydraft.core.roles import Model, Noise
-from anydraft.core.rollout import draw_chain
 from anydraft.vocabulary.alignment import Aligner
-from anydraft.vocabulary.contexts import DrafterContexts
-from anydraft.vocabulary.restricted import in_target_ids, on_ids
+from anydraft.vocabulary.shared_chain import SharedChain
 
 
 class TLISLEM:
@@ -33,51 +31,42 @@ class TLISLEM:
     chain = False
 
     def __init__(self, model: Model, aligner: Aligner, vocab_size: int):
-        both = aligner.intersection
-        self.model = on_ids(model, both.drafter_ids)
-        self.aligner, self.vocab_size = aligner, vocab_size
-        self.target_ids, self.drafter_ids = both.target_ids, both.drafter_ids
-        self.contexts = DrafterContexts(aligner, direct=True, max_length=model.max_length)
+        self.shared, self.aligner = SharedChain(model, aligner, vocab_size), aligner
 
     @property
     def forwards(self) -> int:
         """Forwards of the drafting model so far."""
-        return getattr(self.model, "forwards", 0)
+        return self.shared.model.forwards
 
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`. `size.depth` counts the sampled levels."""
-        own, room = self.contexts.follow(context)
-        size = size.clipped(context)
-        size = dataclasses.replace(size, depth=torch.minimum(size.depth, room))
-        draft = draw_chain(self.model, context, size, noise, own=own)
+        draft = self.shared.propose(context, size, noise)
         if not draft.nodes:
             return draft
         branches = []
-        places, lives = draft.tokens.tolist(), draft.live.tolist()
-        for slot, row, live, limit in zip(context.slot.tolist(), places, lives, (context.limit - context.length - 1).tolist()):
-            drafted = self.drafter_ids[row[: sum(live)]].tolist()
-            self.contexts.drafted(slot, drafted)
-            sampled = self.target_ids[row[: sum(live)]].tolist()
-            branches.append(_branch(sampled, self.aligner.candidates(self.contexts.state(slot), drafted, max(0, limit)) if drafted else []))
+        tokens, lives, limits = draft.tokens.tolist(), draft.live.tolist(), (context.limit - context.length - 1).tolist()
+        for slot, row, live, limit in zip(context.slot.tolist(), tokens, lives, limits):
+            sampled = row[: sum(live)]
+            drafted = self.shared.t2d[sampled].tolist()
+            read = self.aligner.candidates(self.shared.contexts.state(slot), drafted, limit) if sampled else []
+            branches.append(_branch(sampled, read))
         return self._tree(draft, branches)
 
     def _tree(self, draft: Draft, branches: list[tuple[int, list[int]]]) -> Draft:
         """The sampled chain, then each row's re-encoded tokens where they leave it."""
         nodes, extra = draft.nodes, max(len(tokens) for _, tokens in branches)
         device = draft.tokens.device
-        ids = self.target_ids.to(device)
         added = torch.tensor([tokens + [0] * (extra - len(tokens)) for _, tokens in branches], dtype=torch.int64, device=device)
         forks = [[at - 1, *range(nodes, nodes + extra - 1)] if extra else [] for at, _ in branches]
         live = torch.tensor([[n < len(tokens) for n in range(extra)] for _, tokens in branches], dtype=torch.bool, device=device)
         own = torch.tensor([[1] * nodes + [0] * extra], device=device).expand(len(branches), -1)
         return dataclasses.replace(
             draft,
-            tokens=torch.cat([ids[draft.tokens], added.view(len(branches), extra)], 1),
+            tokens=torch.cat([draft.tokens, added.view(len(branches), extra)], 1),
             parent=torch.cat([draft.parent, torch.tensor(forks, dtype=torch.int64, device=device).view(len(branches), extra)], 1),
             live=torch.cat([draft.live, live.view(len(branches), extra)], 1),
             kind=torch.where(own > 0, INDEPENDENT, DETERMINED),
             index=torch.cat([draft.index, torch.full((len(branches), extra), -1, device=device)], 1),
-            law=in_target_ids(draft.law, ids, self.vocab_size),
             levels=max([nodes] + [at + len(tokens) for at, tokens in branches]),
             chain=extra == 0,
             proposer=("slem", "tli"),

@@ -1,4 +1,4 @@
-"""A drafting model seen through some of its tokens: logits for those ids alone, tokens counted by their place among them.
+"""A drafting model seen through some of its tokens: logits for those ids alone.
 
 Masking logits before the softmax is the renormalisation q / q(I), so a model that has only these logits is TLI's q'.
 """
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from anydraft.core.law import Law, Point, Subset
 from anydraft.core.records import Context
-from anydraft.core.roles import Model
 
 
-def on_ids(model: Any, ids: Tensor) -> Model:
-    """The model restricted to ids i64[I]: `next` gives f[B, I], `grow` takes places in `ids`.
+def on_ids(model: Any, ids: Tensor) -> Restricted:
+    """The model restricted to ids i64[I]: `next` and `grow` give f[..., I]; it is fed its own ids, whichever they are.
 
     A model that can compute only some rows of its head does (`model.restricted(ids)`); from others the columns are picked.
     """
@@ -40,8 +39,8 @@ class Restricted:
         return self._columns(self.inner.next(context))
 
     def grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
-        """See `Model.grow`; tokens are places in `ids`."""
-        return self._columns(self.inner.grow(self.ids.to(tokens.device)[tokens], parent))
+        """See `Model.grow`; tokens are the model's own ids."""
+        return self._columns(self.inner.grow(tokens, parent))
 
     def _columns(self, logits: Tensor) -> Tensor:
         return logits if self.picked else logits[..., self.ids.to(logits.device)]
