@@ -318,6 +318,21 @@ def test_same_size_is_not_same_vocabulary(families):
     assert same_vocabulary(ours, families.vocabulary("byte_bpe", padding=60)) and ours.tag != families.vocabulary("spm_bpe").tag
 
 
+class Stubborn(SlowSentencepiece):
+    """Refuses what it does not know, and reads names of special tokens in any text."""
+
+    def encode(self, text, add_special_tokens=True):
+        return super().encode(text, add_special_tokens=add_special_tokens)
+
+
+def test_special_names_in_text_are_text_for_every_class(families):
+    fast = families.tokenizer("spm_bpe")
+    stubborn = Stubborn(fast.backend_tokenizer.model, fast.get_vocab(), unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    vocabulary = ByteVocabulary.from_tokenizer(stubborn)
+    assert 2 in stubborn.encode("a </s> b", add_special_tokens=False)  # the trap is real
+    assert vocabulary.text_of(vocabulary.encode(b"a </s> b").ids) == b"a </s> b"
+
+
 class Scrambled(SlowSentencepiece):
     """Pieces whose strings say nothing of the text."""
 

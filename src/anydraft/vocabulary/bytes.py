@@ -108,7 +108,7 @@ class ByteVocabulary:
         spelled = {id: data for id, data in enumerate(table) if data}
         named = {id: (role,) for id, role in (roles or {}).items()}
         pieces = {id: data.decode("latin-1") for id, data in spelled.items()} | {id: f"<{names[0]}>" for id, names in named.items()}
-        reading = Reading(pieces, named, frozenset(), encoder, encoder, None, [])
+        reading = Reading(pieces, named, frozenset(), encoder, encoder, encoder, None, [])
         return cls._made(reading, spelled, SelfCheck("a table", 1, 1, 0, ()), len(table))
 
     @classmethod
@@ -359,8 +359,8 @@ def _prefix_behaviour(reading: Reading, spelled: Mapping[int, bytes]) -> tuple[L
     """What happens to the start of a whole text, found by trying: (is a space added, does decoding strip it)."""
     words = [data.strip().decode() for data in spelled.values() if data.isascii() and data.strip().isalpha()]
     for word in ["x", *words[:16]]:
-        plain = [id for id in reading.whole(word)[0] if id in spelled]
-        spaced = [id for id in reading.whole(" " + word)[0] if id in spelled]
+        plain = [id for id in reading.start(word)[0] if id in spelled]
+        spaced = [id for id in reading.start(" " + word)[0] if id in spelled]
         if (first := b"".join(spelled[id] for id in plain)).strip() != word.encode():
             continue
         if not first.startswith(b" "):

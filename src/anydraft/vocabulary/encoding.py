@@ -28,22 +28,36 @@ def backend_of(tokenizer: Any) -> Tokenizer | None:
     return backend if isinstance(backend, Tokenizer) else None
 
 
-def fragment_backend(description: dict[str, Any]) -> Tokenizer:
+def fragment_backend(text: str, description: dict[str, Any]) -> Tokenizer:
     """A copy of a tokenizer for text that stands in the middle: no special tokens, no leading space, special names are plain text.
 
     Args:
-        description: the tokenizer's JSON, not changed.
+        text: the tokenizer's own JSON ...
+        description: ... and the same, parsed.
     """
-    parts = dict(description, truncation=None, padding=None, post_processor=None)
-    parts["model"] = dict(description["model"], **({"dropout": None} if "dropout" in description["model"] else {}))
-    for name in ("normalizer", "pre_tokenizer"):
-        parts[name] = _without_leading_space(parts.get(name))
-    return _loaded(parts)
+    made = start_backend(text, description)
+    if begins_with_space(description):
+        shell = _shell(description, {name: _without_leading_space(description.get(name)) for name in ("normalizer", "pre_tokenizer")})
+        made.normalizer, made.pre_tokenizer = shell.normalizer, shell.pre_tokenizer
+    return made
 
 
-def whole_backend(description: dict[str, Any]) -> Tokenizer:
-    """A copy for the start of a text: the leading space stays, and so do the special tokens that a model expects around a text."""
-    return _loaded(dict(description, truncation=None, padding=None))
+def start_backend(text: str, description: dict[str, Any]) -> Tokenizer:
+    """A copy for the start of a text: a leading space stays, and so do the special tokens that a model expects around a text."""
+    made = _loaded(text)
+    made.no_truncation()
+    made.no_padding()
+    made.encode_special_tokens = True
+    if getattr(made.model, "dropout", None):
+        made.model.dropout = None  # type: ignore[attr-defined]
+    if description.get("post_processor") is not None:
+        made.post_processor = _shell(description, {"post_processor": _without_trimming(description["post_processor"])}).post_processor
+    return made
+
+
+def begins_with_space(description: dict[str, Any]) -> bool:
+    """Whether some part of a tokenizer puts a space before a text."""
+    return any(_without_leading_space(description.get(name)) != description.get(name) for name in ("normalizer", "pre_tokenizer"))
 
 
 def fast(backend: Tokenizer, add_special_tokens: bool = False) -> Encoder:
@@ -58,11 +72,12 @@ def fast(backend: Tokenizer, add_special_tokens: bool = False) -> Encoder:
 
 def slow(tokenizer: Any, add_special_tokens: bool = False) -> Encoder:
     """The encoder of a tokenizer written in Python. It is called, never configured."""
-
-    def encode(text: str) -> tuple[list[int], list[int] | None]:
-        return list(tokenizer.encode(text, add_special_tokens=add_special_tokens, split_special_tokens=True)), None
-
-    return encode
+    options = {"add_special_tokens": add_special_tokens, "split_special_tokens": True}
+    try:
+        tokenizer.encode("", **options)
+    except (TypeError, ValueError):  # some refuse options that they do not know
+        del options["split_special_tokens"]
+    return lambda text: (list(tokenizer.encode(text, **options)), None)
 
 
 def ranks(tokenizer: Any) -> Encoder:
@@ -125,17 +140,30 @@ def longest_match(table: Mapping[bytes, int], byte: Callable[[str], bytes] = str
     return encode
 
 
-def _loaded(parts: dict[str, Any]) -> Tokenizer:
+def _shell(description: dict[str, Any], parts: dict[str, Any]) -> Tokenizer:
+    """A tokenizer without vocabulary that only carries its parts: the library builds them from JSON in no other way."""
+    bare = {"type": "WordLevel", "vocab": {"": 0}, "unk_token": ""}
+    return _loaded(json.dumps(description | {"model": bare, "added_tokens": []} | parts))
+
+
+def _without_trimming(part: Any) -> Any:
+    """A post-processor that reports where tokens end, white space included."""
+    if isinstance(part, list):
+        return [_without_trimming(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    return {name: False if name == "trim_offsets" else _without_trimming(value) for name, value in part.items()}
+
+
+def _loaded(description: str) -> Tokenizer:
     try:
-        backend = Tokenizer.from_str(json.dumps(parts))
+        return Tokenizer.from_str(description)
     except Exception as error:  # the library raises bare `Exception`
         raise BadModel(
             "a tokenizer's own description cannot be loaded again",
             got=str(error),
             next_step="Save the tokenizer with save_pretrained and load it from there",
         ) from error
-    backend.encode_special_tokens = True
-    return backend
 
 
 def _without_leading_space(part: Any) -> Any:

@@ -48,7 +48,7 @@ def from_byte_alphabet(piece: str) -> bytes:
     b' caf\\xc3\\xa9'
     """
     try:
-        return bytes(BYTE_ALPHABET[character] for character in piece)
+        return bytes(map(BYTE_ALPHABET.__getitem__, piece))
     except KeyError:
         return piece.encode("utf-8", "ignore")
 

@@ -8,6 +8,7 @@ model may be of another revision.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from anydraft.core.errors import BadModel
@@ -26,6 +27,7 @@ class Reading:
     roles: Mapping[int, tuple[str, ...]]  # of the special ids only, most telling role first
     added: frozenset[int]  # ids of added tokens that are ordinary text
     fragment: encoding.Encoder  # text in the middle: no special tokens, no leading space where that can be had
+    start: encoding.Encoder  # text from its start, without special tokens
     whole: encoding.Encoder  # text from its start, with the special tokens that the tokenizer puts around it
     decode: Callable[[list[int]], str] | None  # special tokens kept, no clean-up; None where the object cannot
     spellings: list[Spelling]
@@ -53,7 +55,8 @@ def read(tokenizer: Any) -> Reading:
 
 
 def _read_fast(tokenizer: Any, backend: Any) -> Reading:
-    description = json.loads(backend.to_str())
+    text = backend.to_str()
+    description = json.loads(text)
     added = {token["id"]: token for token in description["added_tokens"]}
     pieces = {id: piece for piece, id in backend.get_vocab(with_added_tokens=True).items()} | {i: t["content"] for i, t in added.items()}
     decoder = backend.decoder
@@ -63,13 +66,15 @@ def _read_fast(tokenizer: Any, backend: Any) -> Reading:
     roles = _roles(tokenizer, special, ids={piece: id for id, piece in pieces.items()}, unk=_model_unk(description["model"]))
     if fallback:  # byte pieces that were trained as special tokens still carry a byte: the model falls back to them
         roles = {id: names for id, names in roles.items() if not BYTE_PIECE.fullmatch(pieces.get(id, ""))}
-    copy = encoding.fragment_backend(description)
+    copy = encoding.fragment_backend(text, description)
+    start = cache(lambda: encoding.start_backend(text, description)) if encoding.begins_with_space(description) else lambda: copy
     return Reading(
         pieces=pieces,
         roles=roles,
         added=frozenset(added) - frozenset(roles),
         fragment=encoding.fast(copy),
-        whole=encoding.fast(encoding.whole_backend(description), add_special_tokens=True),
+        start=lambda text: encoding.fast(start())(text),
+        whole=lambda text: encoding.fast(start(), add_special_tokens=True)(text),
         decode=lambda ids: copy.decode(ids, skip_special_tokens=False),
         spellings=spellings,
     )
@@ -96,6 +101,7 @@ def _read_slow(tokenizer: Any) -> Reading:
         roles=roles,
         added=frozenset(added) - frozenset(roles),
         fragment=encoding.slow(tokenizer),
+        start=encoding.slow(tokenizer),
         whole=encoding.slow(tokenizer, add_special_tokens=True),
         decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False),
         spellings=candidates(None, None),
@@ -113,6 +119,7 @@ def _read_ranks(tokenizer: Any, ranks: Mapping[bytes, int]) -> Reading:
         roles=_roles(tokenizer, set(special.values()), ids=special, unk=None),
         added=frozenset(),
         fragment=encoder,
+        start=encoder,
         whole=encoder,
         decode=None,  # its text is the bytes themselves
         spellings=[Spelling("raw bytes", lambda piece: piece if isinstance(piece, bytes) else piece.encode())],
