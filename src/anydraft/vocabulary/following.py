@@ -173,13 +173,14 @@ class Follower:
         begin = state.drafter_ends[first - 1] if first else 0
         before, ids = bytes(state.text[begin : state.covered]), state.drafter_ids[first:]
         made = continuing(self.drafter, before, ids, text)
-        if made is None and rewrite:
-            begin, made = begin, self.drafter.encode(before + text)
+        if made is not None or not rewrite:
+            begin = state.covered
+            made = made if made is not None else alone(self.drafter, text)
+        else:  # a token lies across the seam: the ids that it swallows are replaced
+            made = self.drafter.encode(before + text)
             same = common(made.ids, ids)
             self._cut(first + same)
             made = Encoded(made.ids[same:], made.ends[same:])
-        else:
-            begin, made = state.covered, made if made is not None else alone(self.drafter, text)
         self._push(made.ids, [begin + end for end in made.ends])
         state.covered = upto  # also where the drafter has no token for some of it
 
