@@ -92,8 +92,8 @@ def refuse_unsupported(model: Any) -> None:
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """f[B, 1, T, used]: 0 where allowed bool[B, T, used], else the dtype's smallest number."""
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+    mask = torch.full(allowed.shape, torch.finfo(dtype).min, dtype=dtype, device=allowed.device)
+    return mask.masked_fill_(allowed, 0.0)[:, None]
 
 
 def windowed(allowed: Tensor, query: Tensor, key: Tensor, window: int) -> Tensor:

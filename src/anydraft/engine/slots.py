@@ -80,6 +80,13 @@ class Plan:
         self.slots = slots.to(device, non_blocking=True) if self.start is None else None
         self.row_index = torch.arange(len(slots), device=device)[:, None] if self.start is None else None
 
+    @classmethod
+    def consecutive(cls, start: int, used: int) -> Plan:
+        """The same consecutive slots in every row, from `start`: nothing on the device needs to know."""
+        plan = cls.__new__(cls)
+        plan.start, plan.used, plan.slots, plan.row_index = start, used, None, None
+        return plan
+
 
 class SlotCache(Cache):
     """A `Cache` of `rows` x `capacity` slots. The last slot is where padding is written; nobody attends to it."""

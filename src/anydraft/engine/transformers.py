@@ -82,8 +82,9 @@ class TransformersModel:
     def reset(self) -> None:
         """Forgets all rows and frees the slots."""
         self._cache: SlotCache | None = None
+        self._counting = torch.empty(0, dtype=torch.int64)
         self._rows: list[_Row] = []
-        self._tree = _Tree.none()
+        self._tree = _Tree([], [])
         self._laws = Laws()
         if self._view is not None:
             self._view.reset()
@@ -130,15 +131,16 @@ class TransformersModel:
 
     def _locate(self, context: Context) -> None:
         """Makes row b of the cache row b of the context, and finds how much of it is cached."""
-        length = int(context.length.max())
+        lengths = context.length.tolist()
+        length = max(lengths)
         if self.max_length is not None and length > self.max_length:
             raise BadPrompt("the text is longer than the model's context", got=length, expected=f"at most {self.max_length} tokens")
         slots = context.slot.tolist()
         if slots != [row.slot for row in self._rows]:
             self._rearrange(slots)
         tree = self._tree.host() if self._tree.nodes else None
-        for b, (row, request) in enumerate(zip(self._rows, context.requests)):
-            ids, end, committed = context.ids[b], int(context.length[b]) - 1, int(context.committed[b])
+        for b, (row, request, final, committed) in enumerate(zip(self._rows, context.requests, lengths, context.committed.tolist())):
+            ids, end = context.ids[b], final - 1
             start = min(row.known, committed, row.length, end) if row.request is request else 0
             same = _common_prefix(row.ids, ids, start, min(row.length, end))
             if tree is not None and same == row.length and same == self._tree.base[b]:
@@ -149,7 +151,7 @@ class TransformersModel:
             row.request, row.known = request, min(committed, same)
             row.write(ids, same, end + 1)
             row.length = same
-        self._tree = _Tree.none()
+        self._tree = _Tree([], [])
 
     def _rearrange(self, slots: list[int]) -> None:
         held = {row.slot: i for i, row in enumerate(self._rows)}
@@ -176,7 +178,7 @@ class TransformersModel:
     def _catch_up(self, context: Context, leave: int) -> None:
         """Feeds what is not cached, chunk by chunk, until at most `leave` ids per row are left."""
         while True:
-            behind = [int(n) - row.length for n, row in zip(context.length, self._rows)]
+            behind = [n - row.length for n, row in zip(context.length.tolist(), self._rows)]
             if max(behind) <= leave:
                 return
             take = min(self.chunk, max(behind) - leave)
@@ -189,56 +191,67 @@ class TransformersModel:
         cache = self._reserve(context, 0)
         tokens, slots = _aligned(context, starts, ends, cache.padding)
         used = min(bucket(max(ends)), cache.capacity)
-        self._run(cache, tokens.to(self.device), slots, used, 1)
+        self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots)
 
     def _forward(self, context: Context, tokens: Tensor, parent: Tensor, chain: bool) -> Tensor:
         """f[B, 1 + N, V]: feeds what is left of the context and N nodes; logits of the root and of the nodes. parent is on the host."""
         nodes = tokens.shape[1]
         cache = self._reserve(context, nodes)
-        ends = context.length.tolist()
-        ids, slots = _aligned(context, [row.length for row in self._rows], ends, cache.padding)
+        starts, ends = [row.length for row in self._rows], context.length.tolist()
+        ids, slots = _aligned(context, starts, ends, cache.padding)
         base = context.length[:, None]
-        used = min(bucket(int(base.max()) + nodes), cache.capacity)
-        all_slots = torch.cat([slots, base + torch.arange(nodes)], 1)
+        where = _shared(starts) if slots is None else torch.cat([slots, base + torch.arange(nodes)], 1)
+        used = min(bucket(max(ends) + nodes), cache.capacity)
         above = None if chain else ancestors(parent)
-        fed = torch.cat([ids.to(self.device), tokens], 1)
-        logits = self._run(cache, fed, all_slots, used, 1 + nodes, base, above)
+        fed = torch.cat([ids.to(self.device), tokens], 1) if nodes else ids.to(self.device)
+        logits = self._run(cache, fed, used, 1 + nodes, where, base, above)
         for row, end, committed in zip(self._rows, ends, context.committed.tolist()):
             row.length, row.known = end, min(end, committed)
-        self._tree = _Tree(ends, tokens, parent)
+        self._tree = _Tree(ends, [(tokens, parent)])
         return logits
 
     def _grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
         assert self._cache is not None
-        held, new = self._tree.nodes, tokens.shape[1]
-        base = torch.tensor(self._tree.base)[:, None]
-        need = int(base.max()) + held + new + 1
+        base, held, new = self._tree.base, self._tree.nodes, tokens.shape[1]
+        need = max(base) + held + new + 1
         if need > self._cache.capacity:
             self._cache.resize(0, max(bucket(need), 2 * self._cache.capacity))
         self._tree = self._tree.grown(tokens, parent)
         used = min(bucket(need - 1), self._cache.capacity)
         above = None if self._tree.is_chain else ancestors(self._tree.parent)
-        return self._run(self._cache, tokens, base + held + torch.arange(new), used, new, base, above)
+        column, start = torch.tensor(base)[:, None], _shared(base)
+        where = start + held if start is not None else column + held + torch.arange(new)
+        return self._run(self._cache, tokens, used, new, where, column, above)
 
     def _run(
-        self, cache: SlotCache, tokens: Tensor, slots: Tensor, used: int, keep: int, base: Tensor | None = None, above: Tensor | None = None
+        self, cache: SlotCache, tokens: Tensor, used: int, keep: int, where: Any, base: Tensor | None = None, above: Tensor | None = None
     ) -> Tensor:
         """One call of the user's model: f[B, keep, V], the logits of the last `keep` columns.
 
         Args:
-            tokens: i64[B, C] device; slots: i64[B, C] host, where each is written.
+            tokens: i64[B, C] device. where: the slots that they are written to, i64[B, C] host; or an int, the first of C
+                consecutive slots that are the same in every row, which needs no padding and no transfer.
             base: i64[B, 1] host, slot of the first tree node; above: bool[B, N, N] host, the whole tree's ancestry, whose last
                 nodes are the last columns. Without it every token sees the slots up to its own.
         """
-        cache.plan = Plan(slots, used, self.device)
-        place = torch.arange(used, device=self.device)
-        slots = slots.to(self.device, non_blocking=True)
-        allowed = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None]
-        position, key = slots, place.expand(len(slots), -1)
+        place = self._places(used)
+        if isinstance(where, int):
+            end = where + tokens.shape[1]
+            cache.plan = Plan.consecutive(where, used)
+            slots = self._places(end)[None, where:end].expand(len(tokens), -1)
+            allowed, last = (place <= slots[:1, :, None]).expand(len(tokens), -1, -1), end
+        else:
+            cache.plan = Plan(where, used, self.device)
+            slots = where.to(self.device, non_blocking=True)
+            allowed, last = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None], cache.capacity
+        position, key = slots, place.expand(len(tokens), -1)
         if above is not None and base is not None:
             allowed, position, key = _with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
-        # padding stands at 0: a far position would lengthen what rotary embeddings of the dynamic kinds take for the text
-        position = position.masked_fill(slots == cache.padding, 0).clamp(0, (self.max_length or cache.capacity) - 1)
+        if not isinstance(where, int):
+            # padding stands at 0: a far position would lengthen what rotary embeddings of the dynamic kinds take for the text
+            position = position.masked_fill(slots == cache.padding, 0)
+        if self.max_length is not None and last > self.max_length:
+            position = position.clamp_max(self.max_length - 1)
         masks = {}
         for kind, window in self.windows.items():
             seen = allowed if window is None else windowed(allowed, position, key, window)
@@ -255,6 +268,17 @@ class TransformersModel:
         )
         return output.logits[:, -keep:] if self._head is None else self._head.logits(output.last_hidden_state[:, -keep:])
 
+    def _places(self, end: int) -> Tensor:
+        """i64[end] on the device: 0, 1, 2, ...; kept, because every forward needs it."""
+        if end > len(self._counting):
+            self._counting = torch.arange(bucket(2 * end), device=self.device)
+        return self._counting[:end]
+
+
+def _shared(starts: list[int]) -> int | None:
+    """The start that all rows have, None if they differ."""
+    return starts[0] if starts.count(starts[0]) == len(starts) else None
+
 
 def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
     """Length of the longest common prefix of two id buffers, given that they agree up to `start`."""
@@ -264,8 +288,13 @@ def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
     return start + int(differ.to(torch.uint8).argmax()) if bool(differ.any()) else end
 
 
-def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor]:
-    """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot."""
+def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
+    """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot.
+
+    Slots are None where all rows have the same start and end: consecutive, and nothing is padded.
+    """
+    if _shared(starts) is not None and _shared(ends) is not None:
+        return context.ids[:, starts[0] : ends[0]], None
     width = max(e - s for s, e in zip(starts, ends))
     tokens = torch.zeros(len(starts), width, dtype=torch.int64)
     slots = torch.full_like(tokens, padding)
@@ -294,21 +323,18 @@ def _with_tree(allowed: Tensor, slots: Tensor, key: Tensor, base: Tensor, above:
 
 
 class _Tree:
-    """The nodes that stand in slots behind each row's context."""
+    """The nodes that stand in slots behind each row's context, in the parts in which they came."""
 
-    __slots__ = ("base", "tokens", "parent", "is_chain")
+    __slots__ = ("base", "parts", "nodes", "is_chain")
 
-    def __init__(self, base: list[int], tokens: Tensor, parent: Tensor, is_chain: bool = True):
-        self.base, self.tokens, self.parent, self.is_chain = base, tokens, parent, is_chain
-
-    @classmethod
-    def none(cls) -> _Tree:
-        nothing = torch.zeros(0, 0, dtype=torch.int64)
-        return cls([], nothing, nothing)
+    def __init__(self, base: list[int], parts: list[tuple[Tensor, Tensor]], is_chain: bool = True):
+        """base: where each row's first node stands. parts: (tokens, parent), i64[B, M] each; parent is on the host."""
+        self.base, self.parts, self.is_chain = base, parts, is_chain
+        self.nodes = sum(tokens.shape[1] for tokens, _ in parts)
 
     @property
-    def nodes(self) -> int:
-        return self.tokens.shape[1]
+    def parent(self) -> Tensor:
+        return torch.cat([parent for _, parent in self.parts], 1)
 
     def rows(self, order: list[int]) -> _Tree:
         """The trees of these rows; -1 is a row that had none."""
@@ -316,14 +342,14 @@ class _Tree:
             return self
         at = torch.tensor([max(0, i) for i in order])
         base = [self.base[i] if i >= 0 else -1 for i in order]
-        return _Tree(base, self.tokens[at.to(self.tokens.device)], self.parent[at], self.is_chain)
+        return _Tree(base, [(tokens[at.to(tokens.device)], parent[at]) for tokens, parent in self.parts], self.is_chain)
 
     def grown(self, tokens: Tensor, parent: Tensor) -> _Tree:
-        one_more = tokens.shape[1] == 1 and bool((parent == self.nodes - 1).all())
-        return _Tree(self.base, torch.cat([self.tokens, tokens], 1), torch.cat([self.parent, parent], 1), self.is_chain and one_more)
+        one_more = tokens.shape[1] == 1 and all(above == self.nodes - 1 for (above,) in parent.tolist())
+        return _Tree(self.base, [*self.parts, (tokens, parent)], self.is_chain and one_more)
 
     def host(self) -> _HostTree:
-        return _HostTree(self.tokens.tolist(), self.parent.tolist())
+        return _HostTree(torch.cat([tokens for tokens, _ in self.parts], 1).tolist(), self.parent.tolist())
 
 
 class _HostTree:
