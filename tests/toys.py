@@ -8,11 +8,22 @@ from dataclasses import replace
 
 import torch
 
+from anydraft.control.confidence import Confidence
+from anydraft.control.fixed import Fixed
+from anydraft.control.heuristic import Heuristic
 from anydraft.core.law import Dense, without
 from anydraft.core.noise import hashed
 from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Request, Size, Step
 from anydraft.core.tree import check, depths
+from anydraft.drafters.draft_model import DraftModel
+from anydraft.drafters.none import NoDraft
+from anydraft.drafters.prompt_lookup import PromptLookup
+from anydraft.drafters.token_recycling import TokenRecycling
 from anydraft.engine.table import TableModel
+from anydraft.rules.block_verification import BlockVerification
+from anydraft.rules.match import Match
+from anydraft.rules.recursive_rejection import RecursiveRejection
+from anydraft.rules.speculative_sampling import SpeculativeSampling
 from anydraft.testing.exact import exact_law, plain_law, total_variation
 
 V = 3
@@ -64,7 +75,9 @@ class Trees:
             siblings = [j for j in range(i) if self.parent[j] == above]
             tried = torch.zeros(batch, self.vocab, dtype=torch.bool)
             for j in siblings:
-                tried |= torch.nn.functional.one_hot(tokens[:, j].clamp_min(0), self.vocab).bool() & (live[:, j] & (tokens[:, j] >= 0))[:, None]
+                tried |= (
+                    torch.nn.functional.one_hot(tokens[:, j].clamp_min(0), self.vocab).bool() & (live[:, j] & (tokens[:, j] >= 0))[:, None]
+                )
             if self.kind[i] == DETERMINED:
                 best = torch.stack([self.spoken.logits(p) for p in prefixes]).argmax(-1)
                 # a determined node equal to a sibling is merged into it, as records.py says
@@ -77,7 +90,14 @@ class Trees:
             live[:, i] = asked
         index = torch.where(kind == DETERMINED, -1, n.expand_as(kind))
         draft = Draft(
-            tokens=tokens, parent=parent, live=live, kind=kind, index=index, law=Dense(laws), levels=int(depth.max()) if nodes else 0, chain=self.chain
+            tokens=tokens,
+            parent=parent,
+            live=live,
+            kind=kind,
+            index=index,
+            law=Dense(laws),
+            levels=int(depth.max()) if nodes else 0,
+            chain=self.chain,
         )
         check(draft, self.vocab)
         return draft
@@ -105,7 +125,10 @@ class Nosy:
         self.seen: dict[int, int] = {}
 
     def size(self, context: Context) -> Size:
-        depth = [int(hashed(self.seed, self.seen.get(s, 0), *context.row(b).tolist())[0] % (self.most + 1)) for b, s in enumerate(context.slot.tolist())]
+        depth = [
+            int(hashed(self.seed, self.seen.get(s, 0), *context.row(b).tolist())[0] % (self.most + 1))
+            for b, s in enumerate(context.slot.tolist())
+        ]
         return Size(depth=torch.tensor(depth), nodes=torch.tensor(depth) + 1, go_on=self._go_on)
 
     def _go_on(self, context: Context, level: Level):
@@ -127,6 +150,46 @@ class StubbornlyNosy(Nosy):
         return replace(size, depth=size.depth.clamp_min(1), nodes=size.nodes.clamp_min(2))
 
 
+RULES = {
+    "match": Match,
+    "speculative_sampling": SpeculativeSampling,
+    "block_verification": BlockVerification,
+    "recursive_rejection": RecursiveRejection,
+}
+
+DRAFTS = {
+    "none": lambda v=V: NoDraft(),
+    "draft_model chain": lambda v=V: DraftModel(target(2, v), v),
+    "draft_model distinct": lambda v=V: DraftModel(target(2, v), v, (2, 1), "distinct"),
+    "draft_model independent": lambda v=V: DraftModel(target(2, v), v, (2, 1), "independent"),
+    "draft_model determined": lambda v=V: DraftModel(target(2, v), v, (2, 1), "determined"),
+    "prompt_lookup": lambda v=V: PromptLookup(),
+    "token_recycling": lambda v=V: TokenRecycling(v, k=2),
+    "points in a chain": lambda v=V: Trees([-1, 0], ["determined"] * 2, vocab=v),
+    "a chain of both": lambda v=V: Trees([-1, 0, 1], ["independent", "determined", "independent"], vocab=v),
+    "a chain with holes": lambda v=V: Trees([-1, 0], ["independent"] * 2, holes=0.3, vocab=v),
+    "point, then sample": lambda v=V: Trees([-1, -1, 0], ["determined", "independent", "independent"], vocab=v),
+    "sample, then point": lambda v=V: Trees([-1, -1, 0], ["independent", "determined", "independent"], vocab=v),
+    "point among distinct": lambda v=V: Trees([-1, -1, -1], ["distinct", "determined", "distinct"], vocab=v),
+    "distinct with holes": lambda v=V: Trees([-1, -1], ["distinct", "distinct"], holes=0.3, vocab=v),
+    "independent, then distinct": lambda v=V: Trees([-1, -1, 1], ["independent", "distinct", "distinct"], vocab=v),
+}
+
+CONTROLS = {
+    "fixed": lambda: Fixed(2),
+    "heuristic": lambda: Heuristic(1, 3),
+    "confidence": lambda: Confidence(3, 0.4),
+    "nosy": lambda: Nosy(3),
+    "stubbornly nosy": lambda: StubbornlyNosy(3),
+}
+
+
+def fits(rule, drafter) -> bool:
+    """Whether the rule says that it can judge what the drafter says that it makes."""
+    return set(drafter.kinds) <= set(rule.kinds) and (drafter.chain or not rule.chain)
+
+
 __all__ = [
-    "DETERMINED", "DISTINCT", "EXACT", "INDEPENDENT", "Nosy", "StubbornlyNosy", "Trees", "V", "ask", "distance", "random_tree", "target",
+    "CONTROLS", "DETERMINED", "DISTINCT", "DRAFTS", "EXACT", "INDEPENDENT", "RULES", "Nosy", "StubbornlyNosy", "Trees", "V", "ask",
+    "distance", "exact_law", "fits", "plain_law", "random_tree", "target", "total_variation",
 ]  # fmt: skip
