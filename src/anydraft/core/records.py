@@ -134,6 +134,7 @@ class Level:
     prob: Tensor  # f[B] probability of that token under the drafter's unprocessed logits
     logits: Tensor  # f[B, U] those logits, before temperature and truncation
     live: Tensor  # bool[B] rows that took part in this level
+    hidden: Tensor | None = None  # f[B, D] what the logits were computed from, if the drafting model offers it
 
 
 def always(context: Context, level: Level) -> Tensor:

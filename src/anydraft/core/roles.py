@@ -3,6 +3,7 @@
 Parts that keep state index it by `context.slot`. A part may have `open(context)` (rows that are new: prefill, build an
 index; counted as prefill time) and `keep(step)` (learn from a finished step); neither is required. `keep` teaches, it does
 not locate: `propose`, `score` and `next` accept any context, longer or shorter than the last, and find what they hold by common prefix.
+A drafter is opened when its first draft is wanted, which may be late or never; the rows that are new to it then stand at step 0.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class Model(Protocol):
         ...
 
     def grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
-        """f[B, M, U]: logits after M new nodes: tokens i64[B, M]; parent i64[B, M] on the host counts the nodes grown so far, -1 is the root."""
+        """f[B, M, U]: logits after M new nodes: tokens i64[B, M]; parent i64[B, M] on the host counts the nodes grown so far, -1 is the root.
+
+        A new node may hang below an earlier one of the same call: where all tokens are known, a whole tree costs one forward.
+        """
         ...
 
 

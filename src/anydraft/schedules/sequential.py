@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from anydraft.core.commit import commit
 from anydraft.core.records import Context, Draft, Seconds, Size, Step
 from anydraft.core.roles import Control, Drafter, NoiseSource, Rule, Target
@@ -33,17 +35,25 @@ def sequential(
         stopping: by slot, one per admitted request.
     """
     parts = (target, drafter, control)
+    unread: set[int] = set()  # slots of requests that the drafter has not met: it reads a prompt when it is first wanted, and perhaps never
     context = refill(None)
     while context is not None:
         seconds, mark, forwards = Seconds(), time.perf_counter(), _forwards(target, drafter)
         if bool((context.step == 0).any()):
-            for part in parts:
+            unread |= set(context.slot[context.step == 0].tolist())
+            for part in (target, control):
                 _tell(part, "open", context)
             seconds.prefill, mark = _since(mark)
         size = _allowed(control.size(context), context, target)
         seconds.other, mark = _since(mark)
+        wanted = bool(size.nodes.any())
+        if wanted and unread:
+            _tell(drafter, "open", _met(context, unread))
+            unread.clear()
+            waited, mark = _since(mark)
+            seconds.prefill += waited
         step_noise = noise.at(context)
-        draft = drafter.propose(context, size, step_noise) if bool(size.nodes.any()) else Draft.empty(context.size)
+        draft = drafter.propose(context, size, step_noise) if wanted else Draft.empty(context.size)
         seconds.draft, mark = _since(mark)
         scores = target.score(context, draft)
         seconds.verify, mark = _since(mark)
@@ -68,6 +78,12 @@ def sequential(
             _tell(part, "keep", step)
         yield step
         context = refill(after.keep_rows([b for b, end in enumerate(finish) if end is None]))
+
+
+def _met(context: Context, unread: set[int]) -> Context:
+    """The context for a drafter's `open`, in which exactly the requests that are new to it stand at step 0."""
+    new = torch.tensor([slot in unread for slot in context.slot.tolist()])
+    return dataclasses.replace(context, step=torch.where(new, 0, context.step.clamp_min(1)))
 
 
 def _allowed(size: Size, context: Context, target: Any) -> Size:

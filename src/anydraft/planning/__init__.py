@@ -1,0 +1,1 @@
+"""What will be fast, before it is run: latency tables, predictions, plans."""
