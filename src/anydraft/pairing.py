@@ -38,12 +38,12 @@ class Pair:
         """What token-level and string-level methods relate the two by.
 
         Raises:
-            BadModel: a tokenizer is missing. WrongVocabulary: its tokens have no bytes that can be known, or nothing is in common.
+            BadModel: a tokenizer is missing. WrongVocabulary: its tokens have no bytes that can be known.
         """
         target = self._vocabulary("target", *self._target)
         shared = self._drafter[0] is None
         drafter = self._vocabulary("drafter", self._target[0] if shared else self._drafter[0], self._drafter[1])
-        return Aligner(Intersection.between(target, drafter))
+        return Aligner(Intersection.between(target, drafter, empty=True))
 
     @cached_property
     def text_only(self) -> Aligner:
@@ -66,6 +66,8 @@ class Pair:
         if self.same:
             return ["draft_model"], "the drafter's vocabulary is the target's, by content"
         both = self.aligner.intersection
+        if not both.size:
+            return ["slem"], "the drafter's vocabulary has no token in common with the target's"
         order = ["tli", "slem"] if sampled else ["slem", "tli"]
         why = "sampling favours the intersection" if sampled else "greedy decoding favours matching strings"
         return order, f"the drafter has another vocabulary ({both.size} common tokens of {both.target.width}); {why}"

@@ -155,6 +155,10 @@ class _Tree:
         """f64[U]: row b's law behind a path that was asked for."""
         return self.laws[self.nodes[b][path]][b]
 
+    def raw(self, b: int, path: Path) -> Tensor:
+        """f[U]: the logits of the same."""
+        return self.logits[self.nodes[b][path]][b]
+
     def ask(self, paths: Sequence[Sequence[Path]]) -> None:
         """Makes the laws behind these paths of each row, in one forward."""
         if not self.current:
@@ -232,16 +236,17 @@ class _Draws:
 
     def seen(self, depth: int) -> Level:
         """What a control may look at: the drafter's raw probability of each token's pieces, and the logits before the first of them."""
-        firsts, prob, token = [], [], []
-        for b, (start, end) in enumerate(zip(self.starts, self.ends)):
-            start = start if self.live[b] else ()
+        drawn = [(start, end) if here else ((), ()) for start, end, here in zip(self.starts, self.ends, self.live.tolist())]
+        self.tree.ask([[end[:-1], start] for start, end in drawn])  # known, unless the tree was begun anew since
+        firsts, prob = [], []
+        for b, (start, end) in enumerate(drawn):
             chance = 1.0
-            for at in range(len(start), len(end) if self.live[b] else 0):
-                row = self.tree.logits[self.tree.nodes[b][end[:at]]][b]
+            for at in range(len(start), len(end)):
+                row = self.tree.raw(b, end[:at])
                 chance *= float((row[end[at]] - row.logsumexp(-1)).exp())
-            firsts.append(self.tree.logits[self.tree.nodes[b][start]][b])
+            firsts.append(self.tree.raw(b, start))
             prob.append(chance)
-            token.append(end[-1] if end else 0)
+        token = [end[-1] if end else 0 for end in self.ends]
         return Level(depth=depth, token=torch.tensor(token), prob=torch.tensor(prob), logits=torch.stack(firsts).cpu(), live=self.live)
 
 

@@ -48,6 +48,7 @@ class Intersection:
         *,
         target_stops: Collection[int] | None = None,
         drafter_stops: Collection[int] | None = None,
+        empty: bool = False,
     ) -> Intersection:
         """Compare two vocabularies.
 
@@ -55,6 +56,7 @@ class Intersection:
             target, drafter: their vocabularies, at the logits widths of their models.
             target_stops: ids that end a text of the target, as the request says; None for its eos tokens.
             drafter_stops: the same for the drafter.
+            empty: whether nothing in common is acceptable, as it is for methods that compare texts.
 
         Raises:
             WrongVocabulary: nothing in common.
@@ -70,7 +72,7 @@ class Intersection:
             set(drafter.ids_of("eos") if drafter_stops is None else drafter_stops),
         )
         pairs |= _special_pairs(target, drafter, *stops)
-        if not pairs:
+        if not pairs and not empty:
             raise WrongVocabulary(
                 "the two vocabularies have no token in common",
                 got=f"{target.width} target ids and {drafter.width} drafter ids",
@@ -83,7 +85,7 @@ class Intersection:
     def _from_pairs(cls, target: ByteVocabulary, drafter: ByteVocabulary, pairs: dict[int, int]) -> Intersection:
         d2t = torch.full((drafter.width,), -1, dtype=torch.int64)
         t2d = torch.full((target.width,), -1, dtype=torch.int64)
-        from_ids, to_ids = torch.tensor(list(pairs)), torch.tensor(list(pairs.values()))
+        from_ids, to_ids = torch.tensor(list(pairs), dtype=torch.int64), torch.tensor(list(pairs.values()), dtype=torch.int64)
         d2t[from_ids] = to_ids
         t2d[to_ids] = from_ids
         target_ids = (t2d >= 0).nonzero().flatten()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from anydraft.core.errors import WrongVocabulary
 from anydraft.core.law import Law
 from anydraft.core.processors import drafting_law
 from anydraft.core.records import Context, Draft, Request, Size
@@ -30,10 +31,18 @@ class SharedChain:
     aligner: relates the two vocabularies.
     vocab_size: V, the target's logits width.
     keep: bool[I] which of the common tokens to use, in the order of `target_ids`; None: all.
+    Raises WrongVocabulary if there is none.
     """
 
     def __init__(self, model: Model, aligner: Aligner, vocab_size: int, keep: Tensor | None = None):
         both = aligner.intersection
+        if not both.size:
+            raise WrongVocabulary(
+                "the two vocabularies have no token in common",
+                got=f"{both.target.width} target ids and {both.drafter.width} drafter ids",
+                expected="at least one token with the same bytes",
+                next_step="Use method='slem', which compares texts and needs no common token",
+            )
         self.target_ids = both.target_ids if keep is None else both.target_ids[keep]
         drafter_ids = both.drafter_ids if keep is None else both.drafter_ids[keep]
         self.model: Restricted = on_ids(model, drafter_ids)
