@@ -40,24 +40,28 @@ def commit(context: Context, draft: Draft, scores: Scores, verdict: Verdict, sto
             got=f"step {int(context.step.max())}, context of {int(context.length.max())} tokens",
             next_step="Check the checkpoint, or load it in float32",
         )
-    length, emitted, finish = context.length.clone(), torch.zeros_like(context.length), []
+    ends, limits = context.length.tolist(), context.limit.tolist()
+    emitted, finish = [0] * context.size, []
     for b, (nodes, tokens) in enumerate(rows):
-        for token in tokens:
-            context.ids[b, length[b]] = token
-            length[b] += 1
-            emitted[b] += 1
-            if stopping[b].push(token, lambda b=b: context.ids[b : b + 1, : int(length[b])], bool(length[b] >= context.limit[b])):
+        start, ending = ends[b], stopping[b]
+        # ids behind `length` mean nothing, so all may be written before it is known which one is the last
+        room = context.ids[b, start : start + len(tokens)]
+        room.copy_(torch.tensor(tokens[: len(room)], dtype=torch.int64))
+        for n, token in enumerate(tokens, 1):
+            ends[b], emitted[b] = start + n, n
+            if ending.push(token, lambda b=b, end=start + n: context.ids[b : b + 1, :end], start + n >= limits[b]):
                 break
-        finish.append(stopping[b].finish)
+        finish.append(ending.finish)
+    length = torch.tensor(ends, dtype=torch.int64)
     after = dataclasses.replace(context, length=length, committed=length, step=context.step + 1)
-    return Committed(after, emitted, tuple(finish), [nodes for nodes, _ in rows])
+    return Committed(after, torch.tensor(emitted, dtype=torch.int64), tuple(finish), [nodes for nodes, _ in rows])
 
 
 def _to_host(draft: Draft, scores: Scores, verdict: Verdict) -> tuple[list[tuple[list[int], list[int]]], bool]:
     """(accepted nodes, tokens to emit) of each row, and whether any logits were unusable."""
     largest = scores.logits.amax(-1)
     live = torch.nn.functional.pad(draft.live.to(largest.device), (1, 0), value=True)
-    poisoned = (~torch.isfinite(largest) & live).any(1)
+    poisoned = (~torch.isfinite(largest) & live[:, : largest.shape[1]]).any(1)  # a last node may come without a row
     parts = [verdict.count[:, None], verdict.token[:, None], poisoned[:, None].long()]
     if verdict.path.shape[1]:
         picked = draft.tokens.gather(1, verdict.path.clamp_min(0)) if draft.nodes else verdict.path

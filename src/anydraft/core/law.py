@@ -207,6 +207,21 @@ def without(row: Tensor, tried: Tensor) -> Tensor:
     return torch.where(total > 0, left / total.clamp_min(torch.finfo(row.dtype).tiny), torch.zeros_like(left))
 
 
+def remainder(law: Law, row: Tensor, draft: Draft, node: Tensor | None, refused: Tensor | None) -> Law:
+    """What a token is drawn from once proposals were judged: one law, the residual where a proposal was refused, else the row itself.
+
+    Args:
+        law, row: the target's laws, and the row i64[B] that each request has come to.
+        node, refused: i64[B] the refused node, read where refused bool[B]; None where it is known that nothing was refused.
+    """
+    if isinstance(law, Point):  # a one-hot p that refused a proposal leaves p: whatever q had, p's own token is not spent
+        return Point(_chosen(law.ids, row)[:, None], law.width, law.dtype)
+    p = law.rows(row)
+    if node is None or refused is None:
+        return Dense(p[:, None])
+    return Dense(torch.where(refused[:, None], residual(p, proposal_rows(draft, node, law.width)), p)[:, None])
+
+
 def residual(p: Tensor, q: Tensor) -> Tensor:
     """f[B, V]: what is left of p once a proposal from q was refused, max(p - q, 0) normalised.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydraft.core.law import Law
+from anydraft.core.law import Law, Point
 from anydraft.core.records import Context
 
 PURPOSES = {"accept": 1, "target": 2, "draft": 3, "keep": 4, "choice": 5, "retry": 6}
@@ -32,13 +32,39 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> _S31)
 
 
+_ALL = 2**64 - 1
+_FEW = 8  # rows below which Python's integers are faster than fifty calls of numpy
+
+
+def _word(key: list[int]) -> int:
+    """One row of `hashed`, in Python's integers."""
+    word = 0
+    for part in key:
+        word = _mix_int((word + 0x9E3779B97F4A7C15 + _mix_int((part + 1) * 0x9E3779B97F4A7C15 & _ALL)) & _ALL)
+    return word
+
+
+def _mix_int(z: int) -> int:
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _ALL
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _ALL
+    return z ^ (z >> 31)
+
+
 def hashed(*parts: np.ndarray | int) -> np.ndarray:
     """u64[B]: one well-mixed word per row from the parts of a key, each an integer or an integer array [B]."""
+    arrays = [np.asarray(part).reshape(-1) for part in parts]
+    rows = max(map(len, arrays))
+    if rows <= _FEW:
+        columns = [array.tolist() for array in arrays]
+        return np.array([_word([column[b if len(column) > 1 else 0] for column in columns]) for b in range(rows)], dtype=np.uint64)
     with np.errstate(over="ignore"):
         word = np.zeros(1, dtype=np.uint64)
-        for part in parts:
-            word = _mix(word + _GOLDEN + _mix(np.asarray(part).astype(np.int64).view(np.uint64).reshape(-1) * _GOLDEN + _GOLDEN))
+        for array in arrays:
+            word = _mix(word + _GOLDEN + _mix(array.astype(np.int64).view(np.uint64) * _GOLDEN + _GOLDEN))
         return word
+
+
+_ANY = torch.zeros(0)
 
 
 def nobody(asked: Tensor) -> bool:
@@ -76,6 +102,8 @@ class KeyedNoise:
         self, law: Law, index: Tensor | int, asked: Tensor, purpose: str, number: int, *, path: bool = False, empty: bool = False
     ) -> Tensor:
         """See `Noise.categorical`."""
+        if isinstance(law, Point):  # every quantile of a one-hot law is its token: no number is needed
+            return torch.where(asked, law.draw(index, _ANY), -1)
         uniform = torch.from_numpy(self.uniform(purpose, number, path=path)).to(asked.device, non_blocking=True)
         return torch.where(asked, law.draw(index, uniform, empty=empty), -1)
 

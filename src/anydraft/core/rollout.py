@@ -17,7 +17,7 @@ from torch import Tensor
 from anydraft.core.law import Dense, Joined, Law, Point, Subset, without
 from anydraft.core.noise import nobody
 from anydraft.core.processors import drafting_law
-from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Request, Size
+from anydraft.core.records import DETERMINED, DISTINCT, INDEPENDENT, KINDS, Context, Draft, Level, Request, Size, always
 from anydraft.core.roles import Model, Noise
 
 
@@ -44,7 +44,8 @@ def draw_chain(
     """
     reading = reading or Reading()
     depth = size.depth
-    if not bool((depth > 0).any()):
+    deepest = int(depth.max())
+    if deepest <= 0:
         return Draft.empty(context.size)
     logits = model.next(own or context)
     device, reach = logits.device, depth.to(logits.device)
@@ -57,11 +58,12 @@ def draw_chain(
         tokens.append(token)
         lives.append(live)
         laws.append(law)
-        if level + 1 == int(depth.max()):
+        if level + 1 == deepest:
             break
         fed = torch.where(token >= 0, reading.fed(token.clamp_min(0)), -1)
         live = live & (reach > level + 1) & (fed >= 0)
-        live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model, reading)).to(device)
+        if size.go_on is not always:
+            live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model, reading)).to(device)
         if nobody(live):
             break
         logits = model.grow(fed.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from anydraft.core.law import Dense, proposal_at, proposal_rows, residual
+from anydraft.core.law import proposal_at, remainder
 from anydraft.core.noise import nobody
 from anydraft.core.records import Draft, Scores, Verdict
 from anydraft.core.roles import Noise
@@ -37,13 +37,13 @@ class SpeculativeSampling:
             p, q = scores.law.at(i, draft.tokens[:, i]), proposal_at(draft, i)
             open_ = noise.bernoulli(p / q.clamp_min(torch.finfo(q.dtype).tiny), asked, "accept", i)
             count = count + open_
-        law = scores.law.rows(count)
+        rows = scores.logits.shape[1]  # a parallel schedule has none behind its last node
+        node = refused = None
         if nodes:
-            refused = count.clamp_max(nodes - 1)
-            rejected = (count < nodes) & draft.live.gather(1, refused[:, None]).squeeze(1)
-            if not nobody(rejected):
-                law = torch.where(rejected[:, None], residual(law, proposal_rows(draft, refused, scores.law.width)), law)
-        everyone = torch.ones_like(open_)
-        token = noise.categorical(Dense(law[:, None]), 0, everyone, "target", 0)
+            node = count.clamp_max(nodes - 1)
+            refused = (count < nodes) & draft.live.gather(1, node[:, None]).squeeze(1)
+            refused = None if nobody(refused) else refused
+        law = remainder(scores.law, count.clamp_max(rows - 1), draft, node, refused)
+        token = noise.categorical(law, 0, count < rows, "target", 0)
         path = torch.arange(nodes, device=device).expand(batch, nodes)
         return Verdict(path=torch.where(path < count[:, None], path, -1), count=count, token=token)
