@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from anydraft.rules.block_verification import BlockVerification
 from anydraft.rules.match import Match
 from anydraft.rules.recursive_rejection import RecursiveRejection
 from anydraft.rules.speculative_sampling import SpeculativeSampling
-from anydraft.testing.exact import exact_law, plain_law, total_variation
+from anydraft.testing.exact import Enumerating, Script, exact_law, plain_law, total_variation
 
 V = 3
 EXACT = 1e-9
@@ -32,6 +33,31 @@ EXACT = 1e-9
 
 def target(seed: int = 1, vocab: int = V, **kw) -> TableModel:
     return TableModel(vocab, seed=seed, **kw)
+
+
+def constant(law: Sequence[float]) -> TableModel:
+    """A model with the same law after every text."""
+    return TableModel(len(law), spread=0.0, bias=torch.tensor(law, dtype=torch.float64).log())
+
+
+def one_step(parts: tuple, request: Request, depth: int = 9) -> tuple[float, dict[int, float]]:
+    """Expected number of accepted nodes of the first step, and the law of its first token, by visiting every run."""
+    model, drafter, rule = parts
+    accepted, law, todo = 0.0, defaultdict(float), [[]]
+    while todo:
+        scripts, todo = [Script(choices=list(choices)) for choices in todo[:512]], todo[512:]
+        context = Context.start([request] * len(scripts))
+        noise = Enumerating(scripts).at(context)
+        room = torch.full((len(scripts),), depth)
+        draft = drafter.propose(context, Size(depth=room, nodes=room), noise)
+        verdict = rule.verify(draft, model.score(context, draft), noise)
+        for b, script in enumerate(scripts):
+            count = int(verdict.count[b])
+            first = int(draft.tokens[b, verdict.path[b, 0]]) if count else int(verdict.token[b])
+            accepted += script.weight * count
+            law[first] += script.weight
+            todo += script.untried
+    return accepted, dict(law)
 
 
 def ask(max_new_tokens: int = 4, prompt: Sequence[int] = (0, 1), temperature: float = 1.0, **options) -> Request:
@@ -51,13 +77,16 @@ class Trees:
     Args:
         holes: the share of mass that a drafter's law lacks, so that draws come out empty.
         model: what the laws come from; the path from the context is the prefix.
-        spoken: how a determined token is chosen: the path's table at another seed, so that it is neither the target's nor q's mode.
+        law: the same law everywhere instead of a table.
+        points: tokens of determined nodes, in order; otherwise a table at another seed says them, so that they are nobody's mode.
     """
 
-    def __init__(self, parent: Sequence[int], kind: Sequence[str], *, seed: int = 2, vocab: int = V, holes: float = 0.0):
+    def __init__(self, parent, kind, *, seed=2, vocab=V, holes=0.0, law=None, points=()):
         self.parent, self.kind = tuple(parent), tuple(KINDS[k] for k in kind)
         self.kinds, self.chain = tuple(dict.fromkeys(kind)), list(parent) == list(range(-1, len(parent) - 1))
-        self.model, self.spoken, self.holes, self.vocab = TableModel(vocab, seed=seed), TableModel(vocab, seed=seed + 77), holes, vocab
+        self.model = constant(law) if law else TableModel(vocab, seed=seed)
+        self.spoken, self.holes, self.vocab = TableModel(vocab, seed=seed + 77), holes, len(law) if law else vocab
+        self.points = dict(zip([i for i, k in enumerate(self.kind) if k == DETERMINED], points))
 
     def propose(self, context: Context, size: Size, noise) -> Draft:
         size = size.clipped(context)
@@ -79,7 +108,8 @@ class Trees:
                     torch.nn.functional.one_hot(tokens[:, j].clamp_min(0), self.vocab).bool() & (live[:, j] & (tokens[:, j] >= 0))[:, None]
                 )
             if self.kind[i] == DETERMINED:
-                best = torch.stack([self.spoken.logits(p) for p in prefixes]).argmax(-1)
+                said = [self.points.get(i, int(self.spoken.logits(p).argmax())) for p in prefixes]
+                best = torch.tensor(said)
                 # a determined node equal to a sibling is merged into it, as records.py says
                 live[:, i] = here & ~tried.gather(1, best[:, None]).squeeze(1)
                 tokens[:, i] = best
@@ -111,7 +141,7 @@ class Trees:
 
 
 def random_tree(seed: int, nodes: int, kinds: Sequence[str] = tuple(KINDS)) -> tuple[list[int], list[str]]:
-    """A random tree in topological order, and a kind for each node. Determined children come after the sampled ones or before, as it falls."""
+    """A random tree in topological order, and a kind for each node; determined children stand before or behind sampled ones."""
     rng = random.Random(seed)
     parent = [rng.randrange(-1, i) for i in range(nodes)]
     return parent, [rng.choice(list(kinds)) for _ in range(nodes)]
@@ -191,5 +221,5 @@ def fits(rule, drafter) -> bool:
 
 __all__ = [
     "CONTROLS", "DETERMINED", "DISTINCT", "DRAFTS", "EXACT", "INDEPENDENT", "RULES", "Nosy", "StubbornlyNosy", "Trees", "V", "ask",
-    "distance", "exact_law", "fits", "plain_law", "random_tree", "target", "total_variation",
+    "constant", "distance", "exact_law", "fits", "one_step", "plain_law", "random_tree", "target", "total_variation",
 ]  # fmt: skip

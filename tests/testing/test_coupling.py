@@ -74,7 +74,10 @@ PARTS = {
     "confidence": lambda: (target(3, 2), DraftModel(target(2, 2), 2), RULES["block_verification"](), CONTROLS["confidence"]()),
     "a tree": lambda: (target(3, 2), DraftModel(target(2, 2), 2, (2, 1)), RULES["recursive_rejection"](), CONTROLS["stubbornly nosy"]()),
     "a mixed tree": lambda: (
-        target(3, 2), Trees([-1, -1, 0], ["distinct", "determined", "independent"], vocab=2), RULES["recursive_rejection"](), CONTROLS["heuristic"]()
+        target(3, 2),
+        Trees([-1, -1, 0], ["distinct", "determined", "independent"], vocab=2),
+        RULES["recursive_rejection"](),
+        CONTROLS["heuristic"](),
     ),
     "prompt_lookup": lambda: (target(3, 2), PromptLookup(), RULES["match"](), CONTROLS["heuristic"]()),
     "token_recycling": lambda: (target(3, 2), TokenRecycling(2, k=2), RULES["recursive_rejection"](), CONTROLS["fixed"]()),

@@ -36,8 +36,9 @@ def test_every_rule_keeps_the_law_over_several_steps(rule, draft):
 
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("rule, draft", [
-    ("speculative_sampling", "draft_model chain"), ("block_verification", "draft_model chain"), ("recursive_rejection", "draft_model distinct"),
-    ("match", "prompt_lookup"), ("match", "token_recycling"), ("recursive_rejection", "token_recycling"), ("block_verification", "prompt_lookup"),
+    ("speculative_sampling", "draft_model chain"), ("block_verification", "draft_model chain"), ("block_verification", "prompt_lookup"),
+    ("recursive_rejection", "draft_model distinct"), ("recursive_rejection", "token_recycling"), ("match", "prompt_lookup"),
+    ("match", "token_recycling"),
 ])  # fmt: skip
 def test_no_control_moves_the_law(control, rule, draft):
     tokens, vocab = (5, 2) if DRAFTS[draft]().chain else (3, 3)
@@ -81,8 +82,8 @@ OPTIONS = {
     "forced": {"forced_tokens": (2, 0)},
     "three-grams": {"logits_processor": (hf.NoRepeatNGramLogitsProcessor(3),)},
     "typical": {"logits_processor": (hf.TypicalLogitsWarper(0.6),)},
-    "everything": {"temperature": 0.8, "top_k": 2, "min_p": 0.1, "repetition_penalty": 1.3, "presence_penalty": 0.3, "frequency_penalty": 0.2,
-                   "logit_bias": {1: 0.5}, "min_new_tokens": 2, "eos": frozenset({0}), "forced_tokens": (1,)},
+    "everything": {"temperature": 0.8, "top_k": 2, "min_p": 0.1, "repetition_penalty": 1.3, "presence_penalty": 0.3,
+                   "frequency_penalty": 0.2, "logit_bias": {1: 0.5}, "min_new_tokens": 2, "eos": frozenset({0}), "forced_tokens": (1,)},
 }  # fmt: skip
 
 
