@@ -29,8 +29,8 @@ class Generate:
 
     system = "transformers"
 
-    def __init__(self, name: str, target: Any, tokenizer: Any, assistant: Any = None, **keywords: Any):
-        self.name, self.target, self.tokenizer = f"transformers {name}", target, tokenizer
+    def __init__(self, name: str, target: Any, assistant: Any = None, **keywords: Any):
+        self.name, self.target = f"transformers {name}", target
         self.keywords = {**keywords, **({"assistant_model": assistant} if assistant is not None else {})}
         ends = target.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) - {None}
@@ -94,11 +94,11 @@ def quiet() -> Iterator[None]:
 
 def contenders(pair: Pair, settings: Settings) -> list[Generate]:
     """The ways of transformers that fit this pair; a batch has only the plain one, because the others refuse more than one prompt."""
-    made = [Generate("plain", pair.target, pair.tokenizer)]
+    made = [Generate("plain", pair.fresh_target())]
     if settings.batch_size > 1:
         return made
     lookup = 10
-    made.append(Generate(f"prompt lookup k={lookup}", pair.fresh_target(), pair.tokenizer, prompt_lookup_num_tokens=lookup))
+    made.append(Generate(f"prompt lookup k={lookup}", pair.fresh_target(), prompt_lookup_num_tokens=lookup))
     if pair.drafter is None:
         return made
     made += [_assisted(pair, settings, k) for k in (None, *settings.lookaheads)]
@@ -114,7 +114,7 @@ def _assisted(pair: Pair, settings: Settings, k: int | None) -> Generate:
         drafter.generation_config.assistant_confidence_threshold = 0.0
     shown = "default" if k is None else f"k={k}"
     if pair.same_vocabulary:
-        return Generate(f"assisted {shown}", pair.fresh_target(), pair.tokenizer, drafter)
+        return Generate(f"assisted {shown}", pair.fresh_target(), drafter)
     way = "universal (TLI)" if settings.temperature else "universal (SLEM)"
     keys = {"tokenizer": pair.tokenizer, "assistant_tokenizer": pair.drafter_tokenizer}
-    return Generate(f"{way} {shown}", pair.fresh_target(), pair.tokenizer, drafter, **keys)
+    return Generate(f"{way} {shown}", pair.fresh_target(), drafter, **keys)

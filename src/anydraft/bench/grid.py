@@ -1,0 +1,201 @@
+"""The grid: targets x drafters x methods x lookaheads x temperatures x batch sizes, run in interleaved rounds that can be resumed.
+
+A block is one (target, drafter, temperature, batch size); all its contenders meet in every round. Rounds of all blocks take turns, so
+that a run that is stopped early has something of everything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from anydraft.bench import peers
+from anydraft.bench.costs import step_seconds
+from anydraft.bench.measure import Contender, Job, measure_round, warm_up
+from anydraft.bench.ours import Ours
+from anydraft.bench.pairs import Pair, Settings
+from anydraft.bench.store import Store
+from anydraft.bench.suites import Item
+from anydraft.build import parameters
+from anydraft.core import discover
+from anydraft.core.errors import AnydraftError
+from anydraft.speculator import Speculator
+
+BASELINE = "anydraft none"
+CALIBRATION = "calibration: "
+"""Jobs whose name starts so measure costs for the closed forms; their prompts are not among those that speed is reported on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What to run. The first temperature and batch size get every lookahead, the others the middle one (unless `full`)."""
+
+    targets: tuple[str, ...] = ("target",)
+    drafters: tuple[str, ...] = ("draft-bpe", "draft-spm")
+    methods: tuple[str, ...] = ("auto",)  # "all": every method that fits the drafter
+    lookaheads: tuple[int, ...] = (2, 4, 8)
+    temperatures: tuple[float, ...] = (0.0,)
+    batch_sizes: tuple[int, ...] = (1,)
+    peers: tuple[str, ...] = ()
+    repetitions: int = 1
+    max_new_tokens: int = 64
+    top_p: float = 1.0
+    full: bool = False
+    dtype: str | None = None
+    device: str | None = None
+
+
+@dataclass(slots=True)
+class Block:
+    """One target and drafter at one temperature and batch size, with everybody who takes part."""
+
+    name: str
+    target: str
+    drafter: str
+    temperature: float
+    batch_size: int
+    lookaheads: tuple[int, ...]
+    contenders: list[Contender] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # who cannot take part, and why
+    jobs: list[Job] = field(default_factory=list)
+    step_s: dict[int, float] = field(default_factory=dict)  # seconds of one target forward by tokens per row
+
+
+def blocks(grid: Grid) -> list[Block]:
+    """Every block, empty: nothing is loaded."""
+    made = []
+    for target in grid.targets:
+        for drafter in grid.drafters:
+            for batch in grid.batch_sizes:
+                for temperature in grid.temperatures:
+                    first = grid.full or (temperature == grid.temperatures[0] and batch == grid.batch_sizes[0])
+                    ks = grid.lookaheads if first else grid.lookaheads[len(grid.lookaheads) // 2 :][:1]
+                    name = f"{_short(target)} + {_short(drafter)}, temperature {temperature:g}, batch {batch}"
+                    made.append(Block(name, target, drafter, temperature, batch, ks))
+    return made
+
+
+def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[Item], pairs: dict[tuple[str, str], Pair]) -> None:
+    """Loads what the block needs and makes its contenders and jobs. Loaded pairs are shared between blocks."""
+    key = (block.target, block.drafter)
+    if key not in pairs:
+        pairs[key] = Pair.load(block.target, None if block.drafter == "none" else block.drafter, dtype=grid.dtype, device=grid.device)
+    pair = pairs[key]
+    settings = Settings(block.lookaheads, block.temperature, grid.top_p, block.batch_size)
+    block.contenders = [Ours(pair.target, pair.tokenizer, "none")]
+    for method in fitting(grid.methods, pair):
+        for k in block.lookaheads if method != "auto" else ("auto",):
+            drafter = (pair.drafter, pair.drafter_tokenizer) if method == "auto" or _drafts_with_a_model(method) else (None, None)
+            try:
+                block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter))
+            except AnydraftError as error:
+                block.skipped[f"anydraft {method} k={k}"] = str(error)
+    for system in grid.peers:
+        found, reason = peers.contenders(system, pair, settings)
+        block.contenders += found
+        if reason:
+            block.skipped[system] = reason
+    longest = plain_of(block).target.max_length or 1 << 30
+
+    def job(name: str, group: Sequence[Item], seed: int) -> Job:
+        ids = [list(pair.tokenizer(item.prompt).input_ids)[-(longest - grid.max_new_tokens - 40) :] for item in group]
+        return Job(name, ids, grid.max_new_tokens, block.temperature, grid.top_p, seed)
+
+    groups = [list(items[n : n + block.batch_size]) for n in range(0, len(items), block.batch_size)]
+    block.jobs = [job(f"{group[0].task}: {group[0].id}", group, 1000 * n) for n, group in enumerate(groups)]
+    held = [calibration[i % len(calibration)] for i in range(block.batch_size)]
+    block.jobs.insert(0, job(f"{CALIBRATION}{held[0].id}", held, 99))
+
+
+def fitting(wanted: Sequence[str], pair: Pair) -> list[str]:
+    """The methods to try on a pair: those that were named, or for "all" every drafter that needs nothing the pair lacks.
+
+    Methods for equal vocabularies are left out where they differ, and those for different ones where they are equal: both would run,
+    one wrongly refused and the other pointlessly.
+    """
+    if "all" not in wanted:
+        return list(wanted)
+    chosen = []
+    for method in discover.methods("drafters"):
+        needs = parameters(discover.load("drafters", method.name))
+        if method.name == "none" or "drafters" in needs:  # the baseline, and what combines others
+            continue
+        if "model" in needs and (pair.drafter is None or ("aligner" in needs) == pair.same_vocabulary):
+            continue
+        chosen.append(method.name)
+    return chosen
+
+
+def _drafts_with_a_model(method: str) -> bool:
+    return "model" in parameters(discover.load("drafters", method))
+
+
+def run(
+    filled: Sequence[Block], grid: Grid, store: Store, *, budget_s: float | None = None, advance: Callable[[str], None] = lambda said: None
+) -> tuple[int, int]:
+    """Measures every round that the store does not have; returns (rounds done, rounds in all).
+
+    A round that a kill interrupted is completed together with a new run of the baselines, so that ratios stay paired within one session.
+    """
+    begun, done, total = time.monotonic(), 0, 0
+    plan = [
+        (b, job, turn)
+        for turn in range(grid.repetitions)
+        for n in range(max(len(b.jobs) for b in filled))
+        for b in filled
+        for job in b.jobs[n : n + 1]
+    ]
+    warmed: set[str] = set()
+    for b, job, repetition in plan:
+        total += 1
+        finished = store.finished(b.name)
+        todo = [c for c in b.contenders if (c.name, job.name, repetition) not in finished]
+        if todo and budget_s is not None and time.monotonic() - begun > budget_s:
+            continue
+        if todo:
+            if b.name not in warmed:
+                warmed.add(b.name)
+                prepare(b, store)
+            taking_part = [c for c in b.contenders if c in todo or c.name in (BASELINE, "transformers plain")]
+            for measured in measure_round(taking_part, job, total + repetition, store.session, reference=BASELINE):
+                store.add_measurement(b.name, measured)
+        done += 1
+        advance(b.name)
+    return done, total
+
+
+def prepare(block: Block, store: Store) -> None:
+    """Warms everybody up and measures what a target forward of n tokens costs; both are stored."""
+    errors = warm_up(block.contenders, block.jobs[0])
+    if not any(line["block"] == block.name for line in store.of("costs")):
+        target = plain_of(block).target
+        table = step_seconds(target, block.jobs[0].prompts, sorted({1, *(k + 1 for k in block.lookaheads), 2 * max(block.lookaheads) + 1}))
+        store.add("costs", block=block.name, step_s={str(n): s for n, s in table.items()}, errors=errors)
+
+
+def plain_of(block: Block) -> Speculator:
+    """The baseline's speculator; it always comes first."""
+    first = block.contenders[0]
+    assert isinstance(first, Ours)
+    return first.speculator
+
+
+def _short(name: str) -> str:
+    """The last part of a path: reports name models, not folders."""
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def facts(block: Block) -> dict[str, Any]:
+    """What a summary needs to know about a block without its models."""
+    members = [
+        {"name": c.name, "system": c.system, "method": getattr(c, "method", None), "k": getattr(c, "k", None)} for c in block.contenders
+    ]
+    model = plain_of(block).model
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "block": block.name, "target": _short(block.target), "drafter": _short(block.drafter), "temperature": block.temperature,
+        "batch_size": block.batch_size, "contenders": members, "skipped": block.skipped, "weight_bytes": size,
+        "jobs": [job.name for job in block.jobs],
+    }  # fmt: skip

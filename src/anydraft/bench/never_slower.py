@@ -1,0 +1,136 @@
+"""Never slower: paired times of `auto` against plain decoding, over drafters that deserve it and drafters that do not.
+
+    python -m anydraft.bench.never_slower [--pairs 10] [--max-new-tokens 256] [--temperature 0] [--json FILE]
+
+Each pair decodes the same prompt both ways, right after each other and in alternating order, prefill included. Two clocks are reported:
+the wall's, and the process's own, which other programs on a busy machine disturb less. Exit code 1 if a median wall ratio misses the bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from anydraft import zoo
+from anydraft.bench.bandwidth import bandwidth
+from anydraft.loading import load
+from anydraft.speculator import Speculator
+
+BOUND = 0.97
+
+
+def random_weights(config: Any, seed: int = 0) -> Any:
+    """A model of this configuration that has learned nothing."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).float().eval()
+
+
+def cases() -> tuple[Any, Any, dict[str, Callable[[], Speculator]]]:
+    """(target, tokenizer, what to compare by name); a case is built when its turn comes."""
+    target, tokenizer = load(str(zoo.path("target")))
+    small, _ = load(str(zoo.path("draft-bpe")))
+    other, others = load(str(zoo.path("draft-spm")))
+
+    def speculator(drafter: Any = None, its: Any = None, **options: Any) -> Callable[[], Speculator]:
+        return lambda: Speculator(target, tokenizer, drafter, its, **options)
+
+    return (
+        target,
+        tokenizer,
+        {
+            "the bundled drafter": speculator(small, method="draft_model"),
+            "random weights": speculator(random_weights(small.config), method="draft_model"),
+            "random weights, half the target": speculator(random_weights(_half(target.config)), method="draft_model"),
+            "as slow as the target": speculator(target, method="draft_model"),
+            "prompt lookup": speculator(method="prompt_lookup"),
+            "prompt lookup that finds nothing": speculator(method="prompt_lookup", min_matching_ngram_size=9, max_matching_ngram_size=9),
+            "token recycling": speculator(method="token_recycling"),
+            "another vocabulary, SLEM": speculator(other, others, method="slem"),
+        },
+    )
+
+
+def _half(config: Any) -> Any:
+    made = type(config).from_dict(config.to_dict())
+    made.num_hidden_layers = max(1, config.num_hidden_layers // 2)
+    return made
+
+
+def paired(
+    ours: Speculator, plain: Speculator, prompts: list[str], pairs: int, warm: int = 2, **options: Any
+) -> tuple[list[float], list[float], list[str]]:
+    """(wall ratios, process ratios, notes): plain seconds over ours, one of each per pair; above 1 is faster."""
+    for prompt in prompts[-warm:]:  # both meet lazy imports, allocators and, ours, its calibration and a first impression of the drafter
+        plain.generate(prompt, **options)
+        ours.generate(prompt, **options)
+    wall, own, notes = [], [], []
+    for turn in range(pairs):
+        prompt, spent = prompts[turn % len(prompts)], {}
+        for who in ("ours", "plain") if turn % 2 else ("plain", "ours"):
+            start = time.perf_counter(), time.process_time()
+            made = (ours if who == "ours" else plain).generate(prompt, seed=turn, **options)
+            spent[who] = time.perf_counter() - start[0], time.process_time() - start[1]
+            if who == "ours":
+                notes += made.metrics.notes
+        wall.append(spent["plain"][0] / spent["ours"][0])
+        own.append(spent["plain"][1] / spent["ours"][1])
+    return wall, own, notes
+
+
+def interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the median."""
+    rng = random.Random(0)
+    medians = sorted(median(rng.choices(values, k=len(values))) for _ in range(draws))
+    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs all cases and prints one line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--control", default="auto", help="the control to hold against plain decoding")
+    parser.add_argument("--case", action="append", help="only cases that contain this; repeatable")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(arguments)
+    target, tokenizer, made = cases()
+    prompts = [prompt["text"] for prompt in zoo.prompts()]
+    random.Random(1).shuffle(prompts)
+    plain = Speculator(target, tokenizer, method="none")
+    options = {"max_new_tokens": given.max_new_tokens, "temperature": given.temperature, "ignore_eos": True}
+    print(f"{torch.get_num_threads()} threads, read bandwidth {bandwidth().read:.1f} GB/s, {given.pairs} pairs of {given.max_new_tokens} tokens,"
+          f" temperature {given.temperature:g}, plain seconds over ours")  # fmt: skip
+    report, failed = {}, []
+    for name, build in made.items():
+        if given.case and not any(word in name for word in given.case):
+            continue
+        with torch.inference_mode():
+            ours = build()
+            ours._settings["control"] = given.control
+            wall, own, notes = paired(ours, plain, prompts, given.pairs, **options)
+        low, high = interval(wall)
+        why = max(set(notes), key=notes.count) if notes else ""
+        print(f"{name:36s} wall {median(wall):.3f} [{low:.3f}, {high:.3f}]  process {median(own):.3f}  worst {min(wall):.3f}  {why[:90]}", flush=True)
+        report[name] = {"wall": wall, "process": own, "median": median(wall), "low": low, "high": high, "notes": notes}
+        if median(wall) < BOUND:
+            failed.append(name)
+    print(f"bound {BOUND}: " + ("held by every case" if not failed else "missed by " + ", ".join(failed)))
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""`anydraft verify`: shows on your own models, with your own options, that a method loses nothing, or where it does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from anydraft.speculator import Speculator
+    from anydraft.testing.verify import Plan, Report
+
+CONTROLS = {"greedy": "bonus_row_off", "sampling": "residual_skipped"}
+"""The planted mistakes that every run must catch: an index off by one, and the commonest slip in the published algorithm."""
+
+
+def verify(
+    model: Annotated[str, typer.Option(help="The target: a bundled name, a folder or a hub name.")] = "target",
+    assistant_model: Annotated[str, typer.Option(help="The drafter, likewise; 'none' for methods without one.")] = "draft-bpe",
+    method: Annotated[str, typer.Option(help="A name that `anydraft methods` lists under drafters.")] = "auto",
+    num_assistant_tokens: Annotated[str, typer.Option(help="Lookahead: a number, or auto.")] = "auto",
+    rule: Annotated[str, typer.Option(help="The rule; auto chooses by what the drafter makes.")] = "auto",
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the method, rule or control; repeatable.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 checks greedy decoding only.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="0: all tokens.")] = 0,
+    top_p: Annotated[float, typer.Option(help="1: all tokens.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="0: all tokens.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="1: none.")] = 1.0,
+    effect: Annotated[float, typer.Option(help="Total variation of the first token's law that the test must see.")] = 0.15,
+    power: Annotated[float, typer.Option(help="With this probability.")] = 0.95,
+    false_alarm: Annotated[float, typer.Option(help="Probability that a lossless method is called lossy.")] = 0.001,
+    samples: Annotated[int | None, typer.Option(help="Texts per prefix; computed from the three above if left out.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompts of yours: a text file or a JSONL suite; the bundled ones if left out.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts sampled at once.")] = 256,
+    seed: Annotated[int, typer.Option(help="Another seed, another sample.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...; float32 on a CPU if left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    plant: Annotated[str | None, typer.Option(help="Plant a mistake and see the check fail; 'list' names them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+):
+    """Check on your own models that a method is lossless: exit code 0 if it is, 1 if it is not."""
+    if plant == "list":
+        list_plants()
+        return
+    from anydraft.cli.generate import lookahead, named_value
+    from anydraft.testing.verify import Plan
+
+    plan = Plan(effect=effect, power=power, false_alarm=false_alarm, samples=samples, batch=batch_size, seed=seed)
+    check(plan)
+    options = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "temperature": temperature}
+    parts = {
+        "method": method,
+        "num_assistant_tokens": lookahead(num_assistant_tokens),
+        "rule": rule,
+        **dict(map(named_value, option or ())),
+    }
+    places = (model, None if assistant_model == "none" else assistant_model, dtype, device)
+    report = examine(places, parts, options, plan, plant, prompts, say=lambda said: print(said, file=sys.stderr))
+    print(json.dumps(report.as_dict(), indent=2) if as_json else report.verdict)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def check(plan: Plan) -> None:
+    """Raises BadOption for a plan that cannot be carried out."""
+    from anydraft.core.errors import BadOption
+
+    for name, value, low, high in (("effect", plan.effect, 0, 1), ("power", plan.power, 0, 1), ("false-alarm", plan.false_alarm, 0, 1)):
+        if not low < value < high:
+            raise BadOption(f"--{name} is not usable", got=value, expected="a number between 0 and 1")
+    if plan.samples is not None and plan.samples < 8:
+        raise BadOption("--samples is not usable", got=plan.samples, expected="at least 8")
+    if plan.batch < 1:
+        raise BadOption("--batch-size is not usable", got=plan.batch, expected="at least 1")
+
+
+def examine(
+    places: tuple[str, str | None, str | None, str | None],
+    parts: dict[str, Any],
+    options: dict[str, Any],
+    plan: Plan,
+    plant: str | None = None,
+    prompts: str | None = None,
+    say: Any = lambda said: None,
+) -> Report:
+    """Loads the pair, takes fingerprints, builds the four speculators, and verifies.
+
+    Args:
+        places: target, drafter, dtype, device. parts: keywords of `Speculator`. options: keywords of `generate`.
+        plant: the mistake to put into the method under test, None for none.
+    """
+    from anydraft.bench.pairs import Pair
+    from anydraft.bench.suites import texts
+    from anydraft.cli import _terminal
+    from anydraft.options import Options
+    from anydraft.speculator import Speculator
+    from anydraft.testing import planted
+    from anydraft.testing.unchanged import fingerprint
+    from anydraft.testing.verify import Subject
+    from anydraft.testing.verify import verify as run
+
+    mistake = planted.get(plant) if plant else None
+    _terminal.quiet()
+    target, drafter, dtype, device = places
+    pair = Pair.load(target, drafter, dtype=dtype, device=device)
+    before = {"target": (pair.target, fingerprint(pair.target))}
+    if pair.drafter is not None:
+        before["drafter"] = (pair.drafter, fingerprint(pair.drafter))
+    subject, *controls = (speculator(pair, parts, one) for one in (mistake, *map(planted.get, CONTROLS.values())))
+    plain = Speculator(pair.target, pair.tokenizer, method="none")
+    encoded = [list(pair.tokenizer(text).input_ids) for text in texts(prompts)]
+    limit = (subject.target.max_length or 1 << 30) - plan.greedy_tokens - 1
+    encoded = [ids[:limit] for ids in encoded if ids]
+    request = Options.parse(options).requests([_tensor(encoded[0])], plain.eos_token_ids, plain.target.vocab_size, plain.target.max_length)[
+        0
+    ]
+    name = f"{parts['method']}{f' with {plant} planted' if plant else ''} on {pair.target_name} + {pair.drafter_name or 'no drafter'}"
+    name += f" at temperature {options['temperature']:g}" + (f", top-p {options['top_p']:g}" if options["top_p"] < 1 else "")
+    return run(
+        Subject(
+            name=name,
+            speculative=subject,
+            plain=plain,
+            control=dict(zip(CONTROLS, controls)) if mistake is None else {},
+            model=pair.target,
+            request=request,
+            options=options,
+            prompts=encoded,
+            models=before,
+            keeps_path=mistake is None and keeps_path(subject, options["temperature"] > 0),
+        ),
+        plan,
+        say,
+    )
+
+
+def speculator(pair: Any, parts: dict[str, Any], mistake: Any = None) -> Speculator:
+    """The method under test, with a planted mistake if one is given."""
+    from anydraft.speculator import Speculator
+
+    class Planted(Speculator):
+        """The same path in every other respect."""
+
+        def parts(self, *args: Any, **kwargs: Any) -> Any:
+            made = super().parts(*args, **kwargs)
+            if mistake is None:
+                return made
+            _, drafter, rule, control = mistake.into((None, made.drafter, made.rule, made.control))
+            return replace(made, drafter=drafter, rule=rule, control=control)
+
+    return Planted(pair.target, pair.tokenizer, pair.drafter, pair.drafter_tokenizer, **parts)
+
+
+def keeps_path(subject: Speculator, sampled: bool) -> bool:
+    """Whether the rule's header promises the tokens of plain decoding with the same seed."""
+    from anydraft.core import discover
+
+    rule = type(subject.parts(sampled).rule).__module__.rpartition(".")[2]
+    return any(m.name == rule and m.fields["Keeps"].startswith("path") for m in discover.methods("rules"))
+
+
+def list_plants() -> None:
+    """Every planted mistake: its name, what is wrong, and the drafts that reveal it."""
+    from anydraft.testing import planted
+
+    for name in planted.names():
+        mistake = planted.get(name)
+        print(f"{name:24} {mistake.what} Shows with: {mistake.shows}.")
+
+
+def _tensor(ids: list[int]) -> Any:
+    import torch
+
+    return torch.tensor(ids)
