@@ -30,7 +30,9 @@ CALIBRATION = "calibration: "
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What to run. The first temperature and batch size get every lookahead, the others the middle one (unless `full`)."""
+    """What to run. Unless it is `full`, the first temperature and batch size get every lookahead and the others the middle one, peers
+    get their own default and the middle one, and methods without a model, which no drafter changes, run beside the first drafter only.
+    """
 
     targets: tuple[str, ...] = ("target",)
     drafters: tuple[str, ...] = ("draft-bpe", "draft-spm")
@@ -83,15 +85,17 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
     if key not in pairs:
         pairs[key] = Pair.load(block.target, None if block.drafter == "none" else block.drafter, dtype=grid.dtype, device=grid.device)
     pair = pairs[key]
-    settings = Settings(block.lookaheads, block.temperature, grid.top_p, block.batch_size)
+    middle = block.lookaheads[len(block.lookaheads) // 2 :][:1]
+    settings = Settings(block.lookaheads if grid.full else middle, block.temperature, grid.top_p, block.batch_size)
     block.contenders = [Ours(pair.target, pair.tokenizer, "none")]
-    for method in fitting(grid.methods, pair):
+    modelless = grid.full or block.drafter == grid.drafters[0]
+    for method in (m for m in fitting(grid.methods, pair) if modelless or m == "auto" or _drafts_with_a_model(m)):
         for k in block.lookaheads if method != "auto" else ("auto",):
             drafter = (pair.drafter, pair.drafter_tokenizer) if method == "auto" or _drafts_with_a_model(method) else (None, None)
             try:
                 block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter))
             except AnydraftError as error:
-                block.skipped[f"anydraft {method} k={k}"] = str(error)
+                block.skipped[f"anydraft {method}"] = str(error)
     for system in grid.peers:
         found, reason = peers.contenders(system, pair, settings)
         block.contenders += found
@@ -140,13 +144,7 @@ def run(
     A round that a kill interrupted is completed together with a new run of the baselines, so that ratios stay paired within one session.
     """
     begun, done, total = time.monotonic(), 0, 0
-    plan = [
-        (b, job, turn)
-        for turn in range(grid.repetitions)
-        for n in range(max(len(b.jobs) for b in filled))
-        for b in filled
-        for job in b.jobs[n : n + 1]
-    ]
+    plan = [(b, job, turn) for turn in range(grid.repetitions) for n in range(max(len(b.jobs) for b in filled)) for b in filled for job in b.jobs[n : n + 1]]
     warmed: set[str] = set()
     for b, job, repetition in plan:
         total += 1
@@ -189,9 +187,7 @@ def _short(name: str) -> str:
 
 def facts(block: Block) -> dict[str, Any]:
     """What a summary needs to know about a block without its models."""
-    members = [
-        {"name": c.name, "system": c.system, "method": getattr(c, "method", None), "k": getattr(c, "k", None)} for c in block.contenders
-    ]
+    members = [{"name": c.name, "system": c.system, "method": getattr(c, "method", None), "k": getattr(c, "k", None)} for c in block.contenders]
     model = plain_of(block).model
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Pair:
     drafter: Any = None
     drafter_tokenizer: Any = None
     settings: Any = None
+    kept: dict[str, Any] = field(default_factory=dict)  # what a peer can make only once for a pair
 
     @classmethod
     def load(cls, target: str, drafter: str | None = None, *, dtype: Any = None, device: str | None = None) -> Pair:

@@ -15,7 +15,7 @@ from anydraft.bench.summary import cells
 Cell = dict[str, Any]
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 .scroll { overflow-x: auto; }
@@ -30,8 +30,8 @@ figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; } figca
 SPEED = {
     "contender": "contender",
     "tokens/s": "tokens_per_s",
-    "× plain [95 %]": "to_plain",
-    "× transformers plain [95 %]": "to_peer_plain",
+    "× plain": "to_plain",
+    "× transformers": "to_peer_plain",
     "first token ms": "time_to_first_token_s",
     "ms/token": "seconds_per_token",
     "identical": "identical",
@@ -59,7 +59,7 @@ MODEL = {
     "modelled: measured steps": "measured steps",
 }
 LEGEND = {
-    "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s, paired within interleaved rounds; intervals are "
+    "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s to our own and to transformers' plain decoding, paired within interleaved rounds; intervals are "
     "95 % bootstrap intervals over prompts. identical: greedy rounds with the very ids of our plain decoding. floor share: the time in "
     "which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch exceeds 1.",
     "STEPS": "accepted length = 1 + accepted / steps with a draft; acceptance rate = accepted / drafted; by position: share of steps that "
@@ -139,11 +139,7 @@ def model_line(rows: Sequence[Cell]) -> str:
         for form, error in row.get("prediction_error", {}).items():
             errors.setdefault(form, []).append(abs(error))
     told = [f"{form}: median {median(e):.0%}, worst {max(e):.0%} over {len(e)} cells" for form, e in errors.items()]
-    return (
-        "Absolute error against the measured speed-up. " + "; ".join(told) + "."
-        if told
-        else "No cell with a fixed lookahead has been calibrated."
-    )
+    return "Absolute error against the measured speed-up. " + "; ".join(told) + "." if told else "No cell with a fixed lookahead has been calibrated."
 
 
 def failures(rows: Sequence[Cell]) -> str:
@@ -182,11 +178,7 @@ def _task_table(rows: Sequence[Cell]) -> str:
         body = ""
         for r in rows:
             if r["block"] == block and r.get("by_task"):
-                body += (
-                    f"<tr><td>{html.escape(r['contender'])}</td>"
-                    + "".join(f"<td>{_ratio(r['by_task'].get(t))}</td>" for t in tasks)
-                    + "</tr>"
-                )
+                body += f"<tr><td>{html.escape(r['contender'])}</td>" + "".join(f"<td>{_ratio(r['by_task'].get(t))}</td>" for t in tasks) + "</tr>"
         made.append(f"<h3>{html.escape(block)}</h3><div class=scroll><table><tr>{head}</tr>{body}</table></div>")
     return "".join(made)
 

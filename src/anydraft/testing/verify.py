@@ -41,8 +41,8 @@ class Plan:
     greedy_prompts: int = 8
     greedy_tokens: int = 48
     prefixes: int = 4
-    prefix_tokens: int = 12
-    window: int = 5
+    prefix_tokens: int = 8
+    window: int = 4
     effect: float = 0.15  # total variation of the first token's law that must be seen ...
     power: float = 0.95  # ... with this probability
     false_alarm: float = 1e-3

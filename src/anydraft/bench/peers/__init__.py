@@ -34,9 +34,7 @@ def contenders(system: str, pair: Pair, settings: Settings) -> tuple[list, str |
     """
     if system not in names():
         close = nearest(system, names())
-        raise BadOption(
-            f"no peer is named {system!r}", expected="of " + ", ".join(names()), next_step=f"Did you mean {close!r}?" if close else None
-        )
+        raise BadOption(f"no peer is named {system!r}", expected="of " + ", ".join(names()), next_step=f"Did you mean {close!r}?" if close else None)
     module = importlib.import_module(f"{__name__}.{system}")
     try:
         return module.contenders(pair, settings), None

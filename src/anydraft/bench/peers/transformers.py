@@ -42,9 +42,7 @@ class Generate:
         ids = torch.tensor([[pad] * (longest - len(p)) + p for p in job.prompts], device=self.target.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in job.prompts], device=self.target.device)
         clock = FirstToken() if len(job.prompts) == 1 else None  # transformers streams single requests only
-        options = (
-            {"do_sample": True, "temperature": job.temperature, "top_p": job.top_p, "top_k": 0} if job.temperature else {"do_sample": False}
-        )
+        options = {"do_sample": True, "temperature": job.temperature, "top_p": job.top_p, "top_k": 0} if job.temperature else {"do_sample": False}
         torch.manual_seed(job.seed)
         with quiet(), Stopwatch(self.target.device) as watch:
             begun = time.perf_counter()
@@ -101,8 +99,12 @@ def contenders(pair: Pair, settings: Settings) -> list[Generate]:
     made.append(Generate(f"prompt lookup k={lookup}", pair.fresh_target(), prompt_lookup_num_tokens=lookup))
     if pair.drafter is None:
         return made
-    made += [_assisted(pair, settings, k) for k in (None, *settings.lookaheads)]
-    return made
+    if settings.temperature and not pair.same_vocabulary:
+        # in 5.23 a second drafter with the same tokenizers fails in one process (its translator is cached by tokenizers), so there is one
+        if "tli" not in pair.kept:
+            pair.kept["tli"] = _assisted(pair, settings, None)
+        return [*made, pair.kept["tli"]]
+    return made + [_assisted(pair, settings, k) for k in (None, *settings.lookaheads)]
 
 
 def _assisted(pair: Pair, settings: Settings, k: int | None) -> Generate:
