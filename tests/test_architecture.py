@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/anydraft"
 
 METHODS = {"rules", "drafters", "control", "schedules", "lossy"}
-PARTS = {"rules", "drafters", "vocabulary", "control", "schedules", "engine"}
+PARTS = {"rules", "drafters", "vocabulary", "control", "schedules", "parallel", "engine"}
 USES = {"planning", "testing", "training", "serving", "bench", "lossy"}
 TOP = {"__init__", "aliases", "build", "cli", "drop_in", "loading", "options", "pairing", "speculator"}
 FOLDERS = {"core", "zoo"} | PARTS | USES | TOP

@@ -31,7 +31,12 @@ class Match:
         walking = torch.ones(batch, dtype=torch.bool, device=device)
         count, token = torch.zeros_like(current), current.clone()
         path = torch.full((batch, draft.levels), -1, dtype=torch.int64, device=device)
+        rows = scores.logits.shape[1]  # a parallel schedule has none behind its last node
         for depth in range(draft.levels + 1):
+            token = torch.where(walking, -1, token)
+            walking = walking & (current + 1 < rows)
+            if nobody(walking):
+                break
             drawn = noise.categorical(scores.law, current + 1, walking, "target", depth, path=True)
             # the token that is emitted on a mismatch must be the very one that was drawn
             token = torch.where(walking, drawn, token)

@@ -1,0 +1,134 @@
+"""Judges runs of positions with a token-wise rule, one position at a time, and commits them in one go.
+
+The noise of a decision is keyed by (seed, epoch, position, purpose, 0), never by where a block happened to begin: blocks begin where timing
+puts them. Laws are made here from raw rows, so that the user's processors exist once and see decided prefixes only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anydraft.core.commit import commit
+from anydraft.core.law import Law
+from anydraft.core.ledger import Outcome
+from anydraft.core.messages import Node
+from anydraft.core.processors import Laws
+from anydraft.core.records import Context, Draft, Scores, Seconds, Step, Verdict
+from anydraft.core.roles import NoiseSource, Rule
+from anydraft.core.stopping import Stopping
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _From:
+    """A law from one of its rows on."""
+
+    law: Law
+    first: int
+
+    @property
+    def width(self) -> int:
+        return self.law.width
+
+    def rows(self, index: Tensor | int) -> Tensor:
+        return self.law.rows(index + self.first)
+
+    def at(self, index: Tensor | int, token: Tensor) -> Tensor:
+        return self.law.at(index + self.first, token)
+
+    def draw(self, index: Tensor | int, uniform: Tensor, *, empty: bool = False) -> Tensor:
+        return self.law.draw(index + self.first, uniform, empty=empty)
+
+
+class TokenJudge:
+    """The judge of one request; see `Judge`.
+
+    Args:
+        context: the request's, one row.
+        laws: makes the target's laws; one for all requests of a run.
+        forwards: gives the forwards of each model so far; their growth is a step's cost.
+    """
+
+    def __init__(
+        self, context: Context, rule: Rule, noise: NoiseSource, stopping: Stopping, laws: Laws, forwards: Callable[[], dict[str, int]] = dict
+    ):
+        self.context, self.rule, self.noise, self.stopping, self.laws = context, rule, noise, stopping, laws
+        self.steps: list[Step] = []  # made and not yet taken by the schedule's driver
+        self._forwards, self._counted = forwards, forwards()
+        self._mark = time.perf_counter()
+
+    def drafts(self) -> bool:
+        """Whether the request's processors allow speculation now."""
+        plain = self.laws.plain(self.context)
+        return plain is None or not bool(plain[0])
+
+    def decide(self, epoch: int, position: int, rows: Sequence[Tensor], nodes: Sequence[Node | None]) -> Outcome:
+        """See `Judge.decide`. rows: f[V] each."""
+        logits = torch.stack(list(rows))[None]
+        chain = _chain([node.token for node in nodes if node is not None])
+        law = self.laws.of(logits, self.context, chain)
+        count, token = 0, -1
+        for i, node in enumerate(nodes):
+            place = dataclasses.replace(self.context, length=torch.tensor([position + i]), step=torch.tensor([epoch]))
+            one = Draft.empty(1) if node is None or node.draft is None else node.draft
+            # a single row: the token behind an accepted draft is for that position's own decision
+            verdict = self.rule.verify(one, Scores(law=_From(law, i), logits=logits[:, i : i + 1]), self.noise.at(place))
+            if node is not None and int(verdict.count):
+                count += 1
+            else:
+                token = int(verdict.token)
+                break
+        return self._commit(epoch, chain, Scores(law=law, logits=logits), count, token)
+
+    def _commit(self, epoch: int, chain: Draft, scores: Scores, count: int, token: int) -> Outcome:
+        path = torch.arange(chain.nodes)[None]
+        verdict = Verdict(path=torch.where(path < count, path, -1), count=torch.tensor([count]), token=torch.tensor([token]))
+        before = self.context
+        after, emitted, finish, accepted = commit(before, chain, scores, verdict, [self.stopping])
+        self.context = dataclasses.replace(after, step=torch.tensor([epoch + (token >= 0)]))
+        start, n = int(before.length), int(emitted)
+        now, spent = time.perf_counter(), self._forwards()
+        self.steps.append(
+            Step(
+                before=before,
+                after=self.context,
+                draft=chain,
+                scores=scores,
+                verdict=verdict,
+                path=accepted,
+                emitted=emitted,
+                finish=finish,
+                seconds=Seconds(verify=now - self._mark),
+                forwards={name: total - self._counted.get(name, 0) for name, total in spent.items()},
+            )
+        )
+        self._mark, self._counted = now, spent
+        return Outcome(after.ids[0, start : start + n].tolist(), token >= 0, finish[0])
+
+
+def _chain(tokens: list[int]) -> Draft:
+    """The judged nodes as one chain; their laws have been used already."""
+    ids = torch.tensor([tokens], dtype=torch.int64)
+    place = torch.arange(len(tokens))[None]
+    return Draft(
+        tokens=ids, parent=place - 1, live=torch.ones_like(ids, dtype=torch.bool), kind=torch.zeros_like(ids), index=torch.full_like(ids, -1), levels=len(tokens)
+    )
+
+
+def single(draft: Draft, node: int) -> Draft:
+    """One node of a chain as a draft of its own, with the law it was drawn from."""
+    at = slice(node, node + 1)
+    return Draft(
+        tokens=draft.tokens[:, at],
+        parent=torch.full_like(draft.parent[:, at], -1),
+        live=draft.live[:, at],
+        kind=draft.kind[:, at],
+        index=draft.index[:, at],
+        law=draft.law,
+        levels=1,
+    )

@@ -1,0 +1,162 @@
+"""What a worker does with a command, wherever it runs: a target replica scores, the drafter drafts.
+
+A worker holds a copy of the request and is told the generated ids with every task, so a task needs no other task to have arrived. What it has
+cached it finds by common prefix: tokens that it missed are fed in one chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anydraft.core.judge import single
+from anydraft.core.messages import Command, Drafted, Node, Open, Run, Scored, Teach, Verify
+from anydraft.core.noise import Keyed
+from anydraft.core.records import Context, Draft, Size
+from anydraft.core.roles import Drafter, NoiseSource, Target
+
+
+class Stale(Exception):  # noqa: N818 - raised to leave a forward early; nothing went wrong
+    """The task was cancelled while it was worked on."""
+
+
+Check = Callable[[], bool]
+"""Whether the task at hand was cancelled; may be asked at any time."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Contexts:
+    """The request that a worker is at, as provisional contexts."""
+
+    def __init__(self, max_length: int | None):
+        self.max_length = max_length
+        self.key: int | None = None
+        self._start: Context | None = None
+
+    def open(self, order: Open) -> Context:
+        """Begins a request."""
+        self.key, self._start = order.key, Context.start((order.request,), [order.slot], self.max_length)
+        return self._start
+
+    def at(self, order: Verify | Run, drafts: tuple[int, ...] = ()) -> Context:
+        """The ids that the command names, in its epoch."""
+        if self._start is None or order.key != self.key:
+            raise LookupError(f"request {order.key} was never opened here")
+        context = self._start.extended([[*order.behind, *drafts]])
+        return dataclasses.replace(context, step=torch.tensor([order.epoch]))
+
+
+class Scorer:
+    """A target replica at work."""
+
+    def __init__(self, target: Target):
+        self.target = target
+        self._contexts = Contexts(getattr(target, "max_length", None))
+
+    def do(self, order: Command, cancelled: Check = _never) -> Iterator[Scored]:
+        """The answers to one command. Raises Stale if the target itself looked and saw that it was cancelled."""
+        if isinstance(order, Open):
+            self._contexts.open(order)
+        elif isinstance(order, Verify):
+            mark = time.perf_counter()
+            _watch(self.target, cancelled)
+            rows = self.score(order)
+            yield Scored(order.task, order.worker, order.epoch, order.start, rows, time.perf_counter() - mark)
+
+    def score(self, order: Verify) -> Tensor:
+        """f[1 + drafts, V] on the host."""
+        scores = self.target.score(self._contexts.at(order), chain(order.drafts))
+        return scores.logits[0].detach().cpu()
+
+
+class Writer:
+    """The drafter at work."""
+
+    def __init__(self, drafter: Drafter, noise: NoiseSource | None = None):
+        self.drafter, self.noise = drafter, noise or Keyed()
+        self._contexts = Contexts(None)
+
+    def do(self, order: Command, cancelled: Check = _never) -> Iterator[Drafted]:
+        """The answers to one command: for a `Run`, one per unit until it ends or is cancelled."""
+        if isinstance(order, Open):
+            context = self._contexts.open(order)
+            _tell(self.drafter, "open", context)
+        elif isinstance(order, Teach):
+            _tell(self.drafter, "keep", order.step)
+        elif isinstance(order, Run):
+            _watch(self.drafter, cancelled)
+            drafts: tuple[int, ...] = ()
+            while True:
+                mark = time.perf_counter()
+                answer = self.unit(order, drafts)
+                yield dataclasses.replace(answer, seconds=time.perf_counter() - mark)
+                if answer.last or cancelled():
+                    return
+                drafts += tuple(node.token for node in answer.nodes)
+
+    def unit(self, order: Run, drafts: tuple[int, ...]) -> Drafted:
+        """The next nodes of a run whose first drafts are these."""
+        context = self._contexts.at(order, drafts)
+        start = order.start + len(drafts)
+        depth = torch.tensor([min(order.unit, order.until - start)])
+        draft = self.drafter.propose(context, Size(depth=depth, nodes=depth), self.noise.at(context))
+        eos = context.requests[0].eos
+        nodes: list[Node] = []
+        ended = False
+        for i, (token, live) in enumerate(zip(draft.tokens[0].tolist(), draft.live[0].tolist())):
+            if not live or ended:
+                break
+            nodes.append(Node(token, _on_host(single(draft, i))))
+            ended = token < 0 or token in eos  # nothing can follow an empty draw, and nothing that counts an end
+        short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
+        last = ended or short or start + len(nodes) >= order.until
+        return Drafted(order.task, order.epoch, start, tuple(nodes), last)
+
+
+def chain(tokens: tuple[int, ...]) -> Draft:
+    """Ids to be scored, as a draft of one path."""
+    if not tokens:
+        return Draft.empty(1)
+    ids = torch.tensor([tokens], dtype=torch.int64)
+    place = torch.arange(len(tokens))[None]
+    return Draft(
+        tokens=ids,
+        parent=place - 1,
+        live=torch.ones_like(ids, dtype=torch.bool),
+        kind=torch.zeros_like(ids),
+        index=torch.full_like(ids, -1),
+        levels=len(tokens),
+    )
+
+
+def _on_host(draft: Draft) -> Draft:
+    """The same draft in host memory: it is judged where the coordinator is."""
+    if draft.tokens.device.type == "cpu":
+        return draft
+    moved = {name: getattr(draft, name).cpu() for name in ("tokens", "parent", "live", "kind", "index")}
+    law = draft.law
+    if law is not None:
+        tensors = {f.name: getattr(law, f.name) for f in dataclasses.fields(law)}  # type: ignore[arg-type]
+        law = dataclasses.replace(law, **{n: t.cpu() for n, t in tensors.items() if isinstance(t, Tensor)})  # type: ignore[type-var]
+    return dataclasses.replace(draft, law=law, **moved)
+
+
+def _watch(part: Any, cancelled: Check) -> None:
+    """Lets a part that can leave its forward early know how to ask."""
+    hear = getattr(part, "watch", None)
+    if hear is not None:
+        hear(cancelled)
+
+
+def _tell(part: Any, verb: str, what: object) -> None:
+    hear = getattr(part, verb, None)
+    if hear is not None:
+        hear(what)
