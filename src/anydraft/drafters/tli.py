@@ -4,7 +4,8 @@ Source:   Timor et al. 2025, arXiv:2502.05202, Alg. 4
 Kinds:    independent
 Needs:    nothing
 Cost:     one drafter forward per level, with only the shared rows of its head
-Differs:  tokens are compared as bytes, not as strings; unmapped target tokens reach the drafter as re-encoded text; any temperature, any batch
+Differs:  tokens are compared as bytes, not as strings; the drafter's context is the text in its own tokenizer's spelling, not mapped id by id;
+          any temperature, any batch
 """
 
 from __future__ import annotations

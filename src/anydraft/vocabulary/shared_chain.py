@@ -49,7 +49,8 @@ class SharedChain:
         self.vocab_size, self.t2d = vocab_size, both.t2d
         self.place = torch.full((vocab_size,), -1, dtype=torch.int64)  # of each target id among the shared ones
         self.place[self.target_ids] = torch.arange(len(self.target_ids))
-        self.contexts = DrafterContexts(aligner, direct=True, max_length=model.max_length)
+        # What its own tokenizer would have written is what the drafter learnt from; ids mapped one by one are often other splits of the text.
+        self.contexts = DrafterContexts(aligner, direct=False, max_length=model.max_length)
 
     def propose(self, context: Context, size: Size, noise: Noise, change: Redraw | None = None) -> Draft:
         """A chain of independent nodes in the target's ids.
