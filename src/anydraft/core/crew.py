@@ -41,6 +41,11 @@ class Crew:
         self._numbers += 1
         return self._numbers
 
+    def resume(self, after: int, down: set[int]) -> None:
+        """Goes on where an earlier request ended: numbers above `after`, so that a late answer is never taken for one of this request's."""
+        self._numbers = max(self._numbers, after)
+        self.down |= down
+
     def idle(self) -> int | None:
         """A replica that can start now."""
         return next((m for m in self.members if m not in self.jobs and m not in self.down), None)

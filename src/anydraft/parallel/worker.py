@@ -151,9 +151,10 @@ def _on_host(draft: Draft) -> Draft:
 
 def _watch(part: Any, cancelled: Check) -> None:
     """Lets a part that can leave its forward early know how to ask."""
-    hear = getattr(part, "watch", None)
-    if hear is not None:
-        hear(cancelled)
+    for one in (part, getattr(part, "model", None)):
+        hear = getattr(one, "watch", None)
+        if hear is not None:
+            hear(cancelled)
 
 
 def _tell(part: Any, verb: str, what: object) -> None:

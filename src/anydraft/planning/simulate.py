@@ -125,8 +125,9 @@ class Timeline:
     def as_dict(self) -> dict[str, Any]:
         """Totals, ready for JSON."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("times", "busy")}
-        return plain | {"seconds": self.total, "seconds_per_token": self.total / len(self.times), "tokens": len(self.times),
-                        "idle_share": max(0.0, 1 - self.busy / (self.workers * self.total)), "tokens_per_s_per_device": len(self.times) / self.total / self.workers}
+        n = len(self.times)
+        rates = {"idle_share": max(0.0, 1 - self.busy / (self.workers * self.total)), "tokens_per_s_per_device": n / self.total / self.workers}
+        return plain | {"tokens": n, "seconds": self.total, "seconds_per_token": self.total / n} | rates
 
 
 def plain(trace: Sequence[bool], target_s: float) -> Timeline:
