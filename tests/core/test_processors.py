@@ -1,5 +1,6 @@
 """Processors: our laws are those of transformers' own list in its own order, and each draft node is processed with exactly its prefix."""
 
+import dataclasses
 import random
 
 import pytest
@@ -12,6 +13,7 @@ from anydraft.core.errors import BadOption
 from anydraft.core.noise import Keyed
 from anydraft.core.processors import Laws, Processed, drafting_law
 from anydraft.core.records import Context, Draft, Size
+from anydraft.core.rollout import determined_chain
 from anydraft.engine.table import TableModel
 
 V, PROMPT = 24, (3, 5, 3, 1)
@@ -145,6 +147,18 @@ def test_a_users_processor_sees_each_node_once_with_its_own_prefix():
         law.rows(torch.tensor([i, 0]))
     a, b, c = draft.tokens[0].tolist()
     assert watch.seen == [PROMPT, (*PROMPT, a), (*PROMPT, a, c), (*PROMPT, b)]
+
+
+def test_no_processor_is_shown_an_empty_draw():
+    """A row that drew nothing may share a batch with rows that went on; nobody asks for what would follow it, and no token is -1."""
+    watch = Recording()
+    context = Context.start([ask(9, prompt=PROMPT, logits_processor=(watch,), repetition_penalty=1.3)])
+    draft = determined_chain([[2, 5]])
+    draft = dataclasses.replace(draft, tokens=torch.tensor([[2, -1]]))
+    law = Laws().of(torch.randn(1, 3, V), context, draft)
+    assert float(law.rows(2).sum()) == pytest.approx(1) and watch.seen == []
+    law.rows(1)
+    assert watch.seen == [(*PROMPT, 2)]
 
 
 class Counting:

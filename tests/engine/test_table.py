@@ -34,6 +34,15 @@ def test_score_next_and_grow_are_the_table(kit):
         assert torch.equal(logits[b], want) and torch.equal(torch.cat(grown, 1)[b], want)
 
 
+def test_a_whole_tree_may_grow_in_one_call(kit):
+    table, rows = TableModel(kit.VOCAB), kit.prompts(4, 2)
+    tokens, shape = kit.prompts(4, 4, seed=1)[:2], [-1, 0, 0, 1]
+    table.next(kit.context_of(rows))
+    grown = table.grow(torch.tensor(tokens), torch.tensor([shape] * 2))
+    for b, row in enumerate(rows):
+        assert torch.equal(grown[b], torch.stack([table.logits(path) for path in kit.paths_of(row, tokens[b], shape)[1:]]))
+
+
 def test_the_law_of_a_score_is_the_softmax_of_its_logits(kit):
     from anydraft.core.records import Context, Draft, Request
 

@@ -172,18 +172,22 @@ class Processed:
         if recipe.key is not None:
             return recipe.probs(logits)
         if (b, i) not in self._done:  # the user's objects see each node once
-            row = recipe.probs(logits.clone(), self._prefix(b, i))
+            prefix = self._prefix(b, i)
+            # nothing follows an empty draw: such a row only stands in a batch with others that are asked for
+            row = recipe.probs(logits.clone(), prefix) if prefix is not None else logits.softmax(-1)
             if row.device.type == "cpu" and not bool(row.sum() > 0):  # softmax of nothing but -inf is NaN
                 raise BadOption("the logits processors left no token that may follow", next_step="Loosen the bans or the custom processor")
             self._done[b, i] = row
         return self._done[b, i]
 
-    def _prefix(self, b: int, i: int) -> Tensor:
-        """i64[1, S + depth]: the ids that lead to row i, the node before it included."""
+    def _prefix(self, b: int, i: int) -> Tensor | None:
+        """i64[1, S + depth]: the ids that lead to row i, the node before it included; None behind an empty draw."""
         tail: list[int] = []
         node = i - 1
         while node >= 0:
             tail.append(int(self.draft.tokens[b, node]))
+            if tail[-1] < 0:
+                return None
             node = int(self.draft.parent[b, node])
         ids = torch.cat([self.context.row(b), torch.tensor(tail[::-1], dtype=torch.int64)])
         return ids[None].to(self.logits.device)

@@ -11,7 +11,6 @@ Differs:  drafting stops when the text is no prefix of a target token any more, 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -276,10 +275,8 @@ class _Psi:
         starts = self._starts(index)
         rows = torch.zeros(wanted.shape, dtype=torch.float64)
         asked = wanted.cpu()
-        todo = []
-        for b in range(len(starts)):
-            ids = [self.splits.tokens[text] for text in self.splits.in_order]
-            todo.append([id for id in [*self.special, *ids] if asked[b, id]])
+        order = torch.tensor([*self.special, *(self.splits.tokens[text] for text in self.splits.in_order)], dtype=torch.int64)
+        todo = [order[row[order]].tolist() for row in asked]
         while any(todo):
             parts = [self._some(row) for row in todo]
             self._learn(starts, parts)

@@ -72,6 +72,7 @@ class TableModel:
         """See `Model.grow`."""
         self.forwards += 1
         for prefixes, new, above in zip(self._prefixes, tokens.tolist(), parent.tolist()):
-            prefixes += [prefixes[p + 1] + [t] for t, p in zip(new, above)]
+            for t, p in zip(new, above):
+                prefixes.append(prefixes[p + 1] + [t])
         new = tokens.shape[1]
         return torch.stack([torch.stack([self.logits(p) for p in prefixes[-new:]]) for prefixes in self._prefixes])
