@@ -58,7 +58,8 @@ def demo(
 
 def pair() -> tuple[Speculator, Speculator]:
     """Plain decoding and speculation with the same loaded models."""
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
+    from anydraft.speculator import Speculator
 
     plain = Speculator.from_pretrained(str(zoo.path("target")), str(zoo.path("draft-bpe")), "none")
     return plain, Speculator(plain.model, plain.tokenizer, plain.assistant_model, plain.assistant_tokenizer, **SPECULATION)

@@ -47,7 +47,7 @@ def generate(
     presence_penalty: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text before this string; repeatable.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds, equal texts. Default: a new one each time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Equal seeds, equal texts (--num-assistant-tokens auto depends on measured times).")] = None,
     num_return_sequences: Annotated[int, typer.Option(help="Texts per prompt.")] = 1,
     logprobs: Annotated[int | None, typer.Option(help="Log-probability of each token, and of N alternatives (JSON only).")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"One of {', '.join(DTYPES)}. Default: float32 on a CPU, else auto.")] = None,
@@ -228,9 +228,10 @@ def load(
     model: str | None, assistant: str | None, method: str, lookahead: int | str, device: str | None, parts: dict[str, Any], **options: Any
 ) -> Speculator:
     """The pair, bundled where none is named. parts: what the method, the rule or the control takes by name."""
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
     from anydraft.cli import _terminal
     from anydraft.cli.doctor import devices
+    from anydraft.speculator import Speculator
 
     if device is not None:
         import torch
@@ -242,7 +243,8 @@ def load(
             raise BadOption(f"torch cannot use the device {device!r}", got=why, expected=", ".join(devices())) from None
     taken = options.keys() | inspect.signature(Speculator.from_pretrained).parameters.keys()
     for name in taken & parts.keys():
-        raise BadOption(f"{name} is no option of a method, a rule or a control", next_step=f"Use --{name.replace('_', '-')} instead of --option")
+        hint = f"Use --{name.replace('_', '-')} instead of --option"
+        raise BadOption(f"{name} is no option of a method, a rule or a control", next_step=hint)
     _terminal.quiet()
     if model is None:
         model = str(zoo.path("target"))
