@@ -59,7 +59,8 @@ MODEL = {
     "modelled: measured steps": "measured steps",
 }
 LEGEND = {
-    "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s to our own and to transformers' plain decoding, paired within interleaved rounds; intervals are "
+    "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s to our own and to "
+    "transformers' plain decoding, paired within interleaved rounds; intervals are "
     "95 % bootstrap intervals over prompts. identical: greedy rounds with the very ids of our plain decoding. floor share: the time in "
     "which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch exceeds 1.",
     "STEPS": "accepted length = 1 + accepted / steps with a draft; acceptance rate = accepted / drafted; by position: share of steps that "
@@ -128,7 +129,7 @@ def hardware_line(store: Store) -> str:
     return (
         f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores, device {machine['device']}, "
         f"Python {machine['python']}, torch {machine['torch']}, transformers {machine['transformers']}; "
-        f"measured read bandwidth {machine['read_gb_s']:.1f} GB/s; {store.session + 1} session(s)."
+        f"measured read bandwidth {machine['read_gb_s']:.1f} GB/s; {store.sessions} session(s)."
     )
 
 
@@ -142,14 +143,21 @@ def model_line(rows: Sequence[Cell]) -> str:
     return "Absolute error against the measured speed-up. " + "; ".join(told) + "." if told else "No cell with a fixed lookahead has been calibrated."
 
 
-def failures(rows: Sequence[Cell]) -> str:
+def failure_lines(rows: Sequence[Cell]) -> list[str]:
     """Errors, skipped peers, differing outputs and slow-downs, none left out."""
     told = [f"{r['block']}: {r['contender']} skipped: {r['skipped']}" for r in rows if r.get("skipped")]
     told += [f"{r['block']}: {r['contender']} failed: {r['error']}" for r in rows if r.get("error")]
-    told += [f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds"
-             for r in rows if r.get("compared", 0) > r.get("identical", 0)]  # fmt: skip
-    told += [f"{r['block']}: {r['contender']} is slower than plain decoding: {shown(r, 'to_plain')}" for r in rows
-             if r.get("to_plain") and r["system"] == "anydraft" and r["to_plain"][2] < 1]  # fmt: skip
+    for r in rows:
+        if r.get("compared", 0) > r.get("identical", 0):
+            told.append(f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds")
+        if r["system"] == "anydraft" and r.get("to_plain") and r["to_plain"][2] < 1:
+            told.append(f"{r['block']}: {r['contender']} is slower than plain decoding: {shown(r, 'to_plain')}")
+    return told
+
+
+def failures(rows: Sequence[Cell]) -> str:
+    """The same as a list in HTML."""
+    told = failure_lines(rows)
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in told) + "</ul>" if told else "<p>None.</p>"
 
 

@@ -42,6 +42,13 @@ class Store:
             )
         self.session = 1 + max((line["session"] for line in self.lines if "session" in line), default=-1)
 
+    @classmethod
+    def read(cls, path: Path) -> Store:
+        """A finished benchmark, whatever its settings were; nothing is appended."""
+        with path.open("rb") as file:
+            first = json.loads(file.readline())
+        return cls(path, first["settings"])
+
     def _recover(self) -> None:
         """Keeps every whole line; what a kill left behind the last newline is cut off."""
         raw = self.path.read_bytes()
@@ -69,6 +76,11 @@ class Store:
             file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    @property
+    def sessions(self) -> int:
+        """How many runs have written to the file."""
+        return len({line["session"] for line in self.lines if "session" in line})
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """All lines of a kind, oldest first."""

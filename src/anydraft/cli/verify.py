@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from anydraft.speculator import Speculator
     from anydraft.testing.verify import Plan, Report
 
-CONTROLS = {"greedy": "bonus_row_off", "sampling": "residual_skipped"}
-"""The planted mistakes that every run must catch: an index off by one, and the commonest slip in the published algorithm."""
+CONTROLS = {"greedy": "accepted_unseen", "sampling": "accepted_unseen"}
+"""The planted mistake that every run must catch: trust in the drafter. It shows wherever target and drafter differ at all."""
 
 
 def verify(

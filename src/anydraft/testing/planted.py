@@ -139,6 +139,19 @@ class EmptyAsPadding(Honest):
         return super().asked(draft, i, current) & (draft.tokens[:, i] >= 0)
 
 
+class AcceptedUnseen(Honest):
+    """Draft tokens are accepted without a look at the target."""
+
+    def accept(self, ratio: Tensor, product: Tensor, asked: Tensor, i: int, noise: Noise) -> Tensor:
+        """True for whatever is asked, unless the draw came out empty."""
+        return asked & self._drawn
+
+    def proposal(self, draft: Draft, i: int, tried: Tensor, width: int) -> Tensor:
+        """Remembers on the way where node i has a token."""
+        self._drawn = draft.tokens[:, i] >= 0
+        return super().proposal(draft, i, tried, width)
+
+
 class MatchThenRedraw:
     """Draws the target's token, and after a mismatch draws another one to emit."""
 
@@ -326,6 +339,7 @@ _PLANTS = {
         Plant("reused_coin", "rule", ReusedCoin, "several nodes", "one uniform for a whole block"),
         Plant("uncapped_product", "rule", UncappedProduct, "sampled chains", "Sun et al. 2024, arXiv:2403.10444, Alg. 2 without its min"),
         Plant("draft_noise_shared", "rule", DraftNoiseShared, "sampled", "vllm-project/vllm #54282"),
+        Plant("accepted_unseen", "rule", AcceptedUnseen, "any", "what a lossy rule does on purpose"),
         Plant("empty_as_padding", "rule", EmptyAsPadding, "sub-laws", "draws that may come out empty"),
         Plant("match_then_redraw", "rule", MatchThenRedraw, "any", "sample and match with two draws"),
         Plant("match_per_path", "rule", MatchPerPath, "siblings", "paths of a tree judged one by one"),

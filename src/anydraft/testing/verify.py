@@ -42,7 +42,7 @@ class Plan:
     greedy_tokens: int = 48
     prefixes: int = 4
     prefix_tokens: int = 8
-    window: int = 4
+    window: int = 4  # tokens looked at after each prefix; more for drafters that start late
     effect: float = 0.15  # total variation of the first token's law that must be seen ...
     power: float = 0.95  # ... with this probability
     false_alarm: float = 1e-3
@@ -183,7 +183,7 @@ def sampling(subject: Subject, plan: Plan, progress: Callable[[str], None] = lam
     """Four samples: plain, plain with other seeds, speculative, and speculative with a mistake."""
     prefixes, laws = chosen_prefixes(subject, plan)
     power = sized(laws, plan)
-    n = power.samples
+    n, plan = power.samples, dataclasses.replace(plan, window=sufficient_window(subject, prefixes, plan))
     progress(f"sampling {n} texts after each of {len(prefixes)} prefixes: plain")
     plain, _ = _drawn(subject.plain, prefixes, n, plan, subject.options, 0)
     progress("sampling: plain, other seeds")
@@ -201,6 +201,7 @@ def sampling(subject: Subject, plan: Plan, progress: Callable[[str], None] = lam
         said = "nothing was drafted while sampling, so nothing was tested"
     details = {
         **counts,
+        "window": plan.window,
         "power": dataclasses.asdict(power),
         "texts": n * len(prefixes),
         "speculative": _plain_types(found),
@@ -218,7 +219,7 @@ def sampling(subject: Subject, plan: Plan, progress: Callable[[str], None] = lam
         wrong, _ = _drawn(subject.control["sampling"], prefixes, n, plan, subject.options, 2)
         control = compare(plain, wrong, false_alarm=plan.false_alarm, seed=plan.seed)
         caught = control.differs(plan.false_alarm)
-        outcome = "caught" if caught else "NOT caught, so this test is too weak here: raise --samples"
+        outcome = "caught" if caught else "NOT caught, so this test is too weak here: raise --samples, or the drafter is the target's double"
         told = f"sampling control {outcome} (p={control.p_value:.2g})"
         checks.append(Check("sampling control", caught, told, _plain_types(control)))
     return checks
@@ -238,6 +239,17 @@ def chosen_prefixes(subject: Subject, plan: Plan) -> tuple[list[list[int]], list
         ranked = sorted(((p, first_law(subject.model, p, subject.request)) for p in group[:48]), key=lambda pair: -room(pair[1]))
         kept += ranked[: plan.prefixes // 2 + (plan.prefixes % 2 if turn == 0 else 0)]
     return [p for p, _ in kept], [law for _, law in kept]
+
+
+def sufficient_window(subject: Subject, prefixes: Sequence[list[int]], plan: Plan) -> int:
+    """Tokens to look at: the plan's window, doubled until a text of this length drafts something; drafters that learn start late."""
+    window = plan.window
+    while window < 32:
+        trial = dataclasses.replace(plan, window=window)
+        if _drawn(subject.speculative, prefixes, 8, trial, subject.options, 3)[1]["drafted"] >= 8 * len(prefixes):
+            break
+        window *= 2
+    return window
 
 
 @torch.inference_mode()
