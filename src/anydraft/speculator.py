@@ -19,10 +19,10 @@ from anydraft.core.metrics import Metrics
 from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Request, Step
 from anydraft.core.stopping import Stopping
+from anydraft.deploy import schedule_for
 from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
 from anydraft.pairing import Pair
-from anydraft.schedules.sequential import sequential
 
 if TYPE_CHECKING:
     from anydraft.drop_in import SpeculativeGenerate
@@ -79,6 +79,8 @@ class Speculator:
         num_assistant_tokens: depth of a chain and node budget of a tree, or "auto".
         rule, control: names, or "auto".
         max_batch_size: most requests in one batch; further ones take the places of those that finish. None: all at once.
+        schedule: "sequential", or "dsi" or "pearl", which draft while the target verifies and run requests one after another.
+        target_replicas, executor, ray_address: for a parallel schedule: how many, and "threads", "processes" or "ray".
         draft_model, num_speculative_tokens, prompt_lookup_num_tokens, speculative_config: other engines' names, see aliases.py.
         options: what the chosen method, rule or control takes, by name.
     Raises:
@@ -102,6 +104,10 @@ class Speculator:
         rule: str = "auto",
         control: str = "auto",
         max_batch_size: int | None = None,
+        schedule: str = "sequential",
+        target_replicas: int = 1,
+        executor: str = "threads",
+        ray_address: str | None = None,
         **options: Any,
     ):
         assistant_model, method, num_assistant_tokens, options = resolve(assistant_model, method, num_assistant_tokens, options)
@@ -117,6 +123,10 @@ class Speculator:
         self.target = TransformersModel(model)
         self.max_batch_size = max_batch_size
         self.method = method
+        self.schedule = schedule_for(self, schedule, target_replicas, executor, ray_address)
+        self.num_assistant_tokens, self.options, self.parts_method = num_assistant_tokens, options, method
+        if schedule != "sequential" and control == "auto":
+            control = "fixed"  # a parallel schedule's blocks have one length
         self._settings = {"rule": rule, "control": control, "num_assistant_tokens": num_assistant_tokens}
         self._options = options
         self._assistant = _drafting(assistant_model) if method != "none" else None
@@ -202,11 +212,17 @@ class Speculator:
     def parts(self, sampled: bool = False) -> Parts:
         """A fresh drafter, rule and control: their state belongs to one call. `sampled`: whether its requests have a temperature."""
         names, reason = self._choose(sampled)
+        names = names if not hasattr(self.schedule, "report") else names[:1]  # parallel schedules have one drafter
+        self.parts_method = names[0]
         made = [assemble(name, self._given(name), self._options, reason=reason, **self._settings) for name in names]
         if len(made) == 1:
             return made[0]
         given = {"drafters": {name: parts.drafter for name, parts in zip(names, made)}, "model": self._assistant}
         return assemble("first_rounds", given, {}, reason=reason, **self._settings)
+
+    def close(self) -> None:
+        """Ends the workers of a parallel schedule, if there are any; a later call makes new ones."""
+        getattr(self.schedule, "close", lambda: None)()
 
     def _choose(self, sampled: bool) -> tuple[list[str], str]:
         if self.method != "auto":
@@ -350,7 +366,7 @@ class _Run:
 
     def steps(self) -> Iterator[Step]:
         p, target = self.parts, self.owner.target
-        for step in sequential(target, p.drafter, p.rule, p.control, Keyed(), self._refill, self.stopping):
+        for step in self.owner.schedule(target, p.drafter, p.rule, p.control, Keyed(), self._refill, self.stopping):
             self.logprobs.add(step)
             now = time.perf_counter()
             drafted = step.draft.live.sum(1).tolist() if step.draft.nodes else [0] * step.before.size
@@ -378,11 +394,15 @@ class _Run:
             yield Piece(slot, self.stopping[slot].fresh_text(), tokens, makers[:emitted], step.finish[b])
 
     def interrupt(self) -> None:
+        self.owner.close()
         for stopping in self.stopping.values():
             if stopping.finish is None:
                 stopping.finish = "interrupted"
 
     def generations(self) -> list[Generation]:
+        spent = getattr(self.owner.schedule, "report", dict)()
+        for metrics in self.metrics.values() if spent else ():
+            metrics.schedule = spent
         explain = getattr(self.parts.drafter, "reason", None)
         for slot, metrics in self.metrics.items() if explain is not None else ():
             metrics.method, measured = explain(slot)

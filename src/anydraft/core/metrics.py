@@ -40,6 +40,7 @@ class Metrics:
     batch_size: int = 0
     notes: list[str] = field(default_factory=list)
     timing: Timing = field(default_factory=Timing)
+    schedule: dict[str, Any] = field(default_factory=dict)  # what a parallel schedule spent on the whole call
 
     def add(self, step: Step, b: int, drafted: int, wall: float) -> None:
         """Counts row b of a step that drafted `drafted` nodes for it and ended `wall` seconds after the request's admission."""
@@ -115,4 +116,5 @@ class Metrics:
             "num_draft_forwards": self.draft_forwards,
             "batch_size": self.batch_size,
             "notes": list(self.notes),
+            **({"schedule": self.schedule} if self.schedule else {}),
         }
