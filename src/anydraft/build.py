@@ -50,7 +50,9 @@ def assemble(
         UnknownMethod, UnknownOption, BadOption, WrongPair.
     """
     cls = discover.load("drafters", method)
-    classes = {"drafters": cls, "control": discover.load("control", _control_for(cls, num_assistant_tokens) if control == "auto" else control)}
+    classes = {"drafters": cls, "control": discover.load("control", _control_for(num_assistant_tokens) if control == "auto" else control)}
+    if "pace" in given:
+        given = {**given, **given["pace"].given(parameters(classes["control"]), method)}
     if rule != "auto":
         classes["rules"] = discover.load("rules", rule)
     _refuse_unknown(classes, given, options)
@@ -59,7 +61,10 @@ def assemble(
     check_pair(classes["rules"], drafter)
     k = _lookahead(drafter, classes["drafters"], num_assistant_tokens)
     control_options = {**options, "num_assistant_tokens": k} if "num_assistant_tokens" in parameters(classes["control"]) else options
-    return Parts(method, drafter, _make(classes["rules"], given, options, rule), _make(classes["control"], given, control_options, control), reason)
+    made = _make(classes["control"], given, control_options, control)
+    if "hidden" in getattr(made, "needs", ()) and hasattr(given.get("model"), "offers_hidden"):
+        given["model"].offers_hidden = True
+    return Parts(method, drafter, _make(classes["rules"], given, options, rule), made, reason)
 
 
 def _make(cls: Any, given: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
@@ -120,9 +125,9 @@ def drafts_with_a_model(drafter: Any) -> bool:
     return not parameters(drafter).keys().isdisjoint(("model", "drafters"))
 
 
-def _control_for(drafter: Any, num_assistant_tokens: int | str) -> str:
-    """A model's own doubt says when to stop; what is copied has none and costs nothing."""
-    return "confidence" if num_assistant_tokens == "auto" and drafts_with_a_model(drafter) else "fixed"
+def _control_for(num_assistant_tokens: int | str) -> str:
+    """Nobody said how far to look ahead: as far as it pays by measured time."""
+    return "auto" if num_assistant_tokens == "auto" else "fixed"
 
 
 def _lookahead(drafter: Any, cls: Any, k: int | str) -> int:

@@ -23,6 +23,7 @@ from anydraft.deploy import schedule_for
 from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
 from anydraft.pairing import Pair
+from anydraft.planning.pace import Pace
 
 if TYPE_CHECKING:
     from anydraft.drop_in import SpeculativeGenerate
@@ -114,6 +115,8 @@ class Speculator:
         for role, one in (("model", model), ("assistant_model", assistant_model)):
             if isinstance(one, (str, Path)):
                 raise BadModel(f"{role} is a name, not a loaded model", got=str(one), next_step="Use Speculator.from_pretrained")
+            if role == "model" and not (isinstance(one, torch.nn.Module) and hasattr(one, "config")):
+                raise BadModel("model is not usable", got=type(one).__name__, expected="a loaded causal language model of transformers")
             if getattr(one, "training", False):
                 raise BadModel(f"{role} is in training mode, where dropout makes forwards random", next_step=f"Call {role}.eval() first")
         if max_batch_size is not None and max_batch_size < 1:
@@ -132,6 +135,7 @@ class Speculator:
         self._assistant = _drafting(assistant_model) if method != "none" else None
         width = getattr(self._assistant, "vocab_size", self.target.vocab_size)
         self.pair = Pair(tokenizer, self.target.vocab_size, assistant_tokenizer, width)
+        self.pace = Pace(model, assistant_model if isinstance(self._assistant, TransformersModel) else None)
         self.parts()  # a wrong combination is refused now, not at the first prompt
 
     @classmethod
@@ -217,8 +221,26 @@ class Speculator:
         made = [assemble(name, self._given(name), self._options, reason=reason, **self._settings) for name in names]
         if len(made) == 1:
             return made[0]
-        given = {"drafters": {name: parts.drafter for name, parts in zip(names, made)}, "model": self._assistant}
+        given = {"drafters": {name: parts.drafter for name, parts in zip(names, made)}, "model": self._assistant, "pace": self.pace}
         return assemble("first_rounds", given, {}, reason=reason, **self._settings)
+
+    def measured(self, sampled: bool, requests: list[Request]) -> Parts:
+        """`parts`, after measuring what their control must know about speed and nobody has measured yet."""
+        parts = self.parts(sampled)
+        if sampled:  # what is drawn must not depend on a clock
+            return parts
+        foreign = self._assistant is not None and not isinstance(self._assistant, TransformersModel)  # may be slow, and somebody's bill
+        if foreign or not self.pace.lacks(parameters(type(parts.control)), parts.method):
+            return parts
+        self.reset()
+        self.pace.measure(parts.method, self.target, parts.drafter, requests[0].prompt)
+        return self.parts(sampled)
+
+    def reset(self) -> None:
+        """Forgets what the engines hold of earlier requests."""
+        self.target.reset()
+        if isinstance(self._assistant, TransformersModel):
+            self._assistant.reset()
 
     def close(self) -> None:
         """Ends the workers of a parallel schedule, if there are any; a later call makes new ones."""
@@ -235,7 +257,7 @@ class Speculator:
 
     def _given(self, method: str) -> dict[str, Any]:
         """What the house offers a drafter's constructor; vocabularies are read only for a method that asks for them."""
-        given: dict[str, Any] = {"vocab_size": self.target.vocab_size, "tokenizer": self.tokenizer}
+        given: dict[str, Any] = {"vocab_size": self.target.vocab_size, "tokenizer": self.tokenizer, "pace": self.pace}
         if self._assistant is None:
             return given
         text_only = not isinstance(self._assistant, TransformersModel)
@@ -353,10 +375,8 @@ class _Run:
 
     def __init__(self, owner: Speculator, requests: list[Request], many: bool, stream: bool):
         self.owner, self.requests, self.many = owner, requests, many
-        self.parts = owner.parts(any(r.temperature > 0 for r in requests))
-        owner.target.reset()
-        if isinstance(owner._assistant, TransformersModel):
-            owner._assistant.reset()
+        self.parts = owner.measured(any(r.temperature > 0 for r in requests), requests)
+        owner.reset()
         decode = owner.decode if owner.tokenizer is not None else None
         self.stopping = {s: Stopping(r, decode, incremental=stream or bool(r.stop_strings)) for s, r in enumerate(requests)}
         self.metrics = {s: Metrics(method=self.parts.method, reason=self.parts.reason) for s in range(len(requests))}
@@ -403,6 +423,9 @@ class _Run:
         spent = getattr(self.owner.schedule, "report", dict)()
         for metrics in self.metrics.values() if spent else ():
             metrics.schedule = spent
+        tell = getattr(self.parts.control, "report", None)
+        for slot, metrics in self.metrics.items() if tell is not None else ():
+            metrics.notes = tell(self.requests[slot])
         explain = getattr(self.parts.drafter, "reason", None)
         for slot, metrics in self.metrics.items() if explain is not None else ():
             metrics.method, measured = explain(slot)

@@ -60,7 +60,7 @@ class Ledger:
 
 def booked(costs, drafting, *, tokens=400, experience=None, temperature=1.0, seed=0, vocab=50):
     big = TableModel(vocab, seed=1, spread=3.0, window=2)
-    auto = Auto(4, 8, costs=costs, experience=experience)
+    auto = Auto(4, 8, costs=costs, measured=costs, experience=experience)
     ledger, request = Ledger(auto, costs), ask(tokens, seed=seed, temperature=temperature)
     run((big, drafting(vocab), SpeculativeSampling() if temperature else Match(), ledger), [request], Keyed())
     return ledger, auto.report(request)
@@ -114,13 +114,13 @@ def test_it_comes_back_when_the_text_changes():
 
 def test_greedy_requests_learn_from_earlier_ones_and_sampled_ones_do_not():
     """The second greedy request does not even start with a drafter that lost; a sampled one sees its own steps alone."""
-    costs = Costs(draft=0.2, verify=((1, 1.0), (9, 1.6)))
+    costs = Costs(draft=0.2, verify=((1, 1.0), (9, 1.6)), read=0.5)
     for temperature, second in ((0.0, 0), (1.0, 1)):
         experience = Experience()
         big = TableModel(50, seed=1, spread=3.0, window=2)
         starts = []
         for turn in range(2):
-            auto = Auto(4, 8, costs=costs, experience=experience)
+            auto = Auto(4, 8, costs=costs, measured=costs, experience=experience)
             ledger, request = Ledger(auto, costs), ask(60, seed=turn, temperature=temperature)
             auto_keep = auto.keep
             ledger.keep = lambda step, keep=auto_keep, sizes=ledger.sizes: (sizes.append(step.draft.nodes), keep(step))[0]
@@ -136,7 +136,7 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_company():
     assert run(make(), requests, Keyed()) == alone
 
 
-def test_without_given_costs_the_first_greedy_steps_are_plain_and_their_tokens_kept():
+def test_without_measured_costs_the_first_greedy_steps_are_plain_and_their_tokens_kept():
     auto, request = Auto(4, 4), ask(30, temperature=0.0)
     ledger = Ledger(auto, CHEAP)
     output = run((target(), drafter(), Match(), ledger), [request], Keyed())[0]

@@ -25,8 +25,9 @@ from anydraft.core.records import Context, Level, Request, Size, Step
 from anydraft.core.reliability import Reliability, watched
 from anydraft.core.tree import reaches
 
-START, RATE, MOST, SHARE = 2.0, 0.008, 6.0, 0.2
-"""The account, in plain steps: its start, its gain per token, its ceiling, and the share of what was saved that may be risked again."""
+START, TRIAL, RATE, MOST, SHARE = 2.0, 1.5, 0.008, 6.0, 0.2
+"""The account, in plain steps: its start, the least start after a request that lost, its gain per token, its ceiling, and the share
+of what was saved that may be risked again."""
 
 CURVE = 32  # depths whose acceptance is counted
 
@@ -36,6 +37,7 @@ class Experience:
     """What earlier greedy requests found out about a pair; the caller keeps it from one call to the next."""
 
     balance: float | None = None  # the account at the end of the last request, None before the first
+    learned: Reliability | None = None  # the acceptance that it saw
 
 
 @dataclass(slots=True)
@@ -60,7 +62,8 @@ class Auto:
     """Args:
     num_assistant_tokens: nodes of a tree, and what a drafter that copies is first asked for.
     max_assistant_tokens: where a chain ends anyway.
-    costs: measured before; None: greedy requests measure on the way, others assume.
+    costs: frozen, for requests at a temperature; None assumes.
+    measured: on this machine, for greedy requests; None: they measure on the way.
     experience: shared between the calls of one pair; greedy requests read and write it.
     """
 
@@ -69,10 +72,11 @@ class Auto:
         num_assistant_tokens: int = 10,
         max_assistant_tokens: int = 16,
         costs: Costs | None = None,
+        measured: Costs | None = None,
         experience: Experience | None = None,
     ):
         self.nodes, self.most = num_assistant_tokens, max_assistant_tokens
-        self.given, self.experience = costs, experience or Experience()
+        self.frozen, self.measured, self.experience = costs or Costs.assumed(), measured, experience or Experience()
         self._clock = _Clock()
         self._memory: Memory[_State] = Memory(_State)
         self._levels: list[Level] = []
@@ -86,21 +90,21 @@ class Auto:
 
     def _begin(self, state: _State, context: Context, b: int, costs: Costs) -> None:
         if context.requests[b].temperature == 0 and self.experience.balance is not None:
-            state.balance = self.experience.balance
-        if self.given is not None and _ceiling(self.given, self.most) < 1.02:
+            state.balance = max(self.experience.balance, TRIAL)
+            if self.experience.learned is not None:
+                state.reliability = self.experience.learned.faded()
+        if _ceiling(costs, self.most) < 1.02:
             state.balance = -float("inf")
             state.on = False
             state.notes.append("speculation off: even if every draft token stood, drafting would take longer than it saves")
         elif state.balance < self._price(state, context, b, costs):
             state.on = False
-            state.notes.append(
-                "speculation off from the start: earlier requests lost time with this drafter, or its prefill costs too much"
-            )
+            state.notes.append("speculation off from the start: earlier requests lost time with this drafter, or its prefill costs too much")
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""
         costs, batch = self._costs(context)
-        if self._clock.wants_plain(context) and self.given is None:
+        if self.measured is None and self._clock.wants_plain(context):
             return Size(depth=torch.zeros(context.size, dtype=torch.int64), nodes=torch.zeros(context.size, dtype=torch.int64))
         states = self._memory.rows(context)
         for b, state in enumerate(states):
@@ -175,6 +179,7 @@ class Auto:
                 state.seconds += costs.step(0, batch)
             if step.finish[b] is not None and context.requests[b].temperature == 0:
                 self.experience.balance = min(state.balance, START) if state.saved <= 0 else max(START, min(state.balance, MOST))
+                self.experience.learned = state.reliability
         self._levels = []
 
     def _book(self, state: _State, context: Context, b: int, emitted: int, costs: Costs, batch: int, levels: int, nodes: int) -> None:
@@ -191,9 +196,7 @@ class Auto:
             state.on = False
             rate = state.tokens / state.seconds * plain
             done = length + emitted - len(context.requests[b].prompt)
-            state.notes.append(
-                f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps (pace {rate:.2f} of plain decoding)"
-            )
+            state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps (pace {rate:.2f} of plain decoding)")
 
     def _learn(self, state: _State, step: Step, b: int, reach: int, bins: list[list[int]]) -> None:
         stood = len(step.path[b])
@@ -206,10 +209,10 @@ class Auto:
     def _costs(self, context: Context) -> tuple[Costs, int]:
         """The costs to decide by, and the batch they are for: what is sampled sees neither the clock nor its neighbours."""
         if any(request.temperature > 0 for request in context.requests):
-            return self.given or Costs.assumed(), 1
-        if self.given is not None:
-            return self.given, context.size
-        return self._clock.costs(context.size) or Costs.assumed(), 1  # what the clock saw is the whole batch's time
+            return self.frozen, 1
+        if self.measured is not None:
+            return self.measured, context.size
+        return self._clock.costs(context.size) or self.frozen, 1  # what the clock saw is the whole batch's time
 
     # -- telling -----------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,14 @@ class Reliability:
             self.seen[found] += 1
             self.accepted[found] += place < accepted
 
+    def faded(self, most: float = 20.0) -> Reliability:
+        """A copy in which no bin weighs more than `most` tokens: what was learned, open to a new text."""
+        made = Reliability()
+        keep = [min(1.0, most / n) for n in self.seen]
+        made.seen = [n * k for n, k in zip(self.seen, keep)]
+        made.accepted = [a * k for a, k in zip(self.accepted, keep)]
+        return made
+
     def export(self) -> dict[str, Any]:
         """Plain types."""
         return {"accepted": list(self.accepted), "seen": list(self.seen)}

@@ -65,6 +65,8 @@ class TransformersModel:
         self.device = model.get_input_embeddings().weight.device
         self.dtype = model.dtype
         self.forwards = 0
+        self.offers_hidden = False  # whether `hidden` f[B, D] holds the last column's final hidden state after each forward
+        self.hidden: Tensor | None = None
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._head = None if head_ids is None else HeadRows(model, head_ids)
         self._view: TransformersModel | None = None
@@ -265,7 +267,10 @@ class TransformersModel:
             past_key_values=cache,
             use_cache=True,
             **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
+            **({"output_hidden_states": True} if self.offers_hidden and self._head is None else {}),
         )
+        if self.offers_hidden:
+            self.hidden = (output.last_hidden_state if self._head is not None else output.hidden_states[-1])[:, -1]
         return output.logits[:, -keep:] if self._head is None else self._head.logits(output.last_hidden_state[:, -keep:])
 
     def _places(self, end: int) -> Tensor:

@@ -1,0 +1,67 @@
+"""What one pair of loaded models knows about its own speed: measured once, when a control first asks, and kept for later calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+from torch import Tensor
+
+from anydraft import zoo
+from anydraft.control.auto import Experience
+from anydraft.core.costs import Costs
+from anydraft.engine.fingerprint import pair
+from anydraft.planning.profile import costs
+
+PROMPT = 64  # tokens after which the costs are measured
+
+
+class Pace:
+    """Args: model, assistant_model, the user's models, of which only the weights are looked at; costs, if a plan has them already."""
+
+    def __init__(self, model: Any, assistant_model: Any, known: Costs | None = None):
+        self.model, self.assistant_model = model, assistant_model
+        self.known = known
+        self._costs: dict[str, Costs] = {}
+        self._experience: dict[str, Experience] = {}
+
+    def given(self, wanted: Collection[str], method: str) -> dict[str, Any]:
+        """What a control's constructor takes from the house, for one method."""
+        offers = {
+            "costs": lambda: self.known or self.estimated,
+            "measured": lambda: self.known or self._costs.get(method),
+            "experience": lambda: self._experience.setdefault(method, Experience()),
+        }
+        if self.assistant_model is not None:
+            offers |= {"pair": lambda: self.pair, "shipped": lambda: zoo.FOLDER / "controls"}
+        return {name: offer() for name, offer in offers.items() if name in wanted}
+
+    @functools.cached_property
+    def estimated(self) -> Costs:
+        """Costs in units of a plain step, from the models' sizes alone: the same in every run, so that a seed gives the same tokens.
+
+        A level costs what the drafter's share of the parameters or of the layers says, whichever is more: small models are bound by the
+        number of their layers. A further token costs 5 % of a step on a CPU and 1 % on an accelerator.
+        """
+        slope = 0.05 if self.model.device.type == "cpu" else 0.01
+        verify = ((1, 1.0), (21, 1.0 + 20 * slope))
+        if self.assistant_model is None:
+            return Costs(draft=0.0, verify=verify, measured=False)
+        sizes = [sum(p.numel() for p in m.parameters()) for m in (self.assistant_model, self.model)]
+        layers = [m.config.get_text_config(decoder=True).num_hidden_layers for m in (self.assistant_model, self.model)]
+        return Costs(draft=max(sizes[0] / sizes[1], layers[0] / layers[1]), verify=verify, measured=False)
+
+    @functools.cached_property
+    def pair(self) -> str:
+        """Which two models these are, by content."""
+        return pair(self.model, self.assistant_model)
+
+    def lacks(self, wanted: Collection[str], method: str) -> bool:
+        """Whether a control that takes `wanted` would have to do without measured costs."""
+        return "measured" in wanted and self.known is None and method not in self._costs
+
+    def measure(self, method: str, target: Any, drafter: Any, prompt: Tensor) -> Costs:
+        """Measures the costs of a method after at most 64 ids of a prompt i64[P]; the parts' rows are used and must be reset afterwards."""
+        self._costs[method] = costs(target, drafter, prompt[:PROMPT], widths=(1, 3, 9, 17), repeats=3)
+        return self._costs[method]
