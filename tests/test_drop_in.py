@@ -77,9 +77,9 @@ class Enough(StoppingCriteria):
 
 
 METHODS = {
-    "draft_model": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model"),
-    "tree": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model", branching=(3, 2, 1)),
-    "prompt_lookup": lambda drafter, tokenizer: speculative(method="prompt_lookup"),
+    "draft_model": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model", num_assistant_tokens=4),
+    "tree": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model", branching=(3, 2, 1), num_assistant_tokens=12),
+    "prompt_lookup": lambda drafter, tokenizer: speculative(method="prompt_lookup", num_assistant_tokens=5),
     "none": lambda drafter, tokenizer: speculative(method="none"),
 }
 

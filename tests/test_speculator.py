@@ -20,12 +20,13 @@ FULL = PROMPTS >= 40
 
 METHODS = {
     "none": {"method": "none"},
-    "draft_model": {"method": "draft_model"},
+    "draft_model": {"method": "draft_model", "control": "confidence"},
     "draft_model_k5": {"method": "draft_model", "num_assistant_tokens": 5},
-    "draft_model_tree": {"method": "draft_model", "branching": (3, 2, 1, 1)},
-    "prompt_lookup": {"method": "prompt_lookup"},
-    "token_recycling": {"method": "token_recycling"},
+    "draft_model_tree": {"method": "draft_model", "branching": (3, 2, 1, 1), "num_assistant_tokens": 24},
+    "prompt_lookup": {"method": "prompt_lookup", "num_assistant_tokens": 10},
+    "token_recycling": {"method": "token_recycling", "num_assistant_tokens": 24},
 }
+"""None of them looks at a clock: what is drafted, and so what is sampled, then depends on the seed alone."""
 
 
 class Alternating(LogitsProcessor):
@@ -142,12 +143,12 @@ def is_tie(model, prompt: list[int], ours: list[int], want: list[int], options: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batched", [False, True], ids=["single", "batched"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
 @pytest.mark.parametrize("setting", ["plain", "stop_strings", "penalties", "processors", "min_new_tokens"])
 def test_identity(target, drafter, tokenizer, newline, texts, theirs, capsys, setting, method, batched):
     count = PROMPTS if FULL or setting == "plain" else max(2, PROMPTS // 4)
     want, (options, their_options) = theirs(setting, count), settings(tokenizer, newline)[setting]
-    ours = speculator((target, drafter), tokenizer, **METHODS[method], max_batch_size=8)
+    ours = speculator((target, drafter), tokenizer, **METHODS.get(method, {}), max_batch_size=8)
     if batched:
         got = ours.generate(texts[:count], max_new_tokens=TOKENS, **options)
     else:
@@ -163,8 +164,8 @@ def test_identity(target, drafter, tokenizer, newline, texts, theirs, capsys, se
                   f"{sum(map(len, want))} tokens, {len(different)} prompts differ, {len(ties)} of them ties; "
                   f"{accepted} of {drafted} drafted tokens accepted, {length:.2f} tokens a step", end="")  # fmt: skip
     assert different == ties, f"prompts {sorted(set(different) - set(ties))} differ where no tie is"
-    assert drafted > 0 or method == "none"
-    assert method == "none" or accepted > 0 or setting != "plain"
+    assert drafted > 0 or method in ("none", "auto"), "nothing was drafted: the test sees nothing"
+    assert accepted > 0 or method in ("none", "auto") or setting != "plain"
 
 
 def test_the_tie_audit_can_refuse(target, tokenizer, texts):

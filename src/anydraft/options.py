@@ -92,8 +92,17 @@ class Options:
             raise BadOption("do_sample=True contradicts temperature=0", next_step="Leave one of them out")
         if self.logprobs is not None and (not isinstance(self.logprobs, int) or self.logprobs < 0):
             raise BadOption("logprobs is not usable", got=repr(self.logprobs), expected="a number of alternatives >= 0, or None")
-        if any(not s for s in _strings(self.stop_strings)):
+        stops = _strings(self.stop_strings)
+        if any(not isinstance(s, str) for s in stops):
+            raise BadOption("stop_strings are not usable", got=repr(self.stop_strings), expected="a string, or several")
+        if any(not s for s in stops):
             raise BadOption("a stop string is empty", expected="at least one character each")
+        if any(math.isnan(v) for v in (self.logit_bias or {}).values()):
+            raise BadOption("logit_bias holds NaN", got=dict(self.logit_bias or {}), expected="numbers; -inf bans a token")
+        for name in ("logits_processor", "stopping_criteria"):
+            for one in _several(getattr(self, name)):
+                if not callable(one):
+                    raise BadOption(f"{name} is not usable", got=repr(one), expected="something that can be called with (input_ids, scores)")
 
     @property
     def effective_temperature(self) -> float:
@@ -136,9 +145,11 @@ class Options:
     def _seeds(self, prompts: int) -> list[int]:
         if self.seed is None:
             return torch.randint(0, 2**62, (prompts,)).tolist()
-        if isinstance(self.seed, int):
-            return [self.seed] * prompts
-        seeds = list(self.seed)
+        one = isinstance(self.seed, int)
+        seeds = [self.seed] * prompts if one else list(self.seed) if isinstance(self.seed, Sequence) else [self.seed]
+        for seed in seeds:
+            if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+                raise BadOption("seed is not usable", got=repr(seed), expected="an integer of at most 64 bits, or one per prompt")
         if len(seeds) != prompts:
             raise BadOption("seed does not fit the prompts", got=f"{len(seeds)} seeds", expected=f"one, or {prompts}")
         return [int(s) for s in seeds]
@@ -185,8 +196,10 @@ def as_ids(prompt: Any, encode: Callable[[str], list[int]] | None) -> list[Tenso
             raise BadPrompt("a text prompt needs a tokenizer", next_step="Pass token ids, or give the Speculator a tokenizer")
         return [torch.tensor(encode(prompt), dtype=torch.int64)]
     if isinstance(prompt, Tensor):
+        if prompt.dtype.is_floating_point and prompt.numel() or prompt.dtype == torch.bool or prompt.ndim not in (1, 2):
+            raise BadPrompt("a tensor is no token ids", got=f"{prompt.dtype} {tuple(prompt.shape)}", expected="integers [length] or [batch, length]")
         return [row.to("cpu", torch.int64) for row in (prompt if prompt.ndim == 2 else prompt[None])]
-    if isinstance(prompt, Sequence) and prompt and all(isinstance(t, int) for t in prompt):
+    if isinstance(prompt, Sequence) and prompt and all(isinstance(t, int) and not isinstance(t, bool) for t in prompt):
         return [torch.tensor(list(prompt), dtype=torch.int64)]
     if isinstance(prompt, Sequence) and prompt:
         return [ids for one in prompt for ids in as_ids(one if not (isinstance(one, list) and not one) else torch.zeros(0), encode)]

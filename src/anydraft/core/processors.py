@@ -130,7 +130,8 @@ class Recipe:
         if self.by_prefix:
             logits = self.by_prefix(prefix, logits)
         if self.greedy:
-            return torch.zeros_like(logits).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
+            best, at = logits.max(-1, keepdim=True)
+            return torch.zeros_like(logits).scatter_(1, at, (best != -torch.inf).to(logits.dtype))  # nothing is left: no mass
         return self.warp(_NO_IDS, logits).softmax(-1)
 
 
@@ -155,7 +156,8 @@ class Processed:
         """See `Law.rows`."""
         logits = at_least_float32(_chosen(self.logits, index))
         if self._uniform:
-            return self.recipes[0].probs(logits)
+            probs = self.recipes[0].probs(logits)
+            return _possible(probs, logits) if self.recipes[0].by_row else probs
         wanted = [index] * len(logits) if isinstance(index, int) else index.tolist()
         return torch.cat([self._row(b, i, logits[b : b + 1]) for b, i in enumerate(wanted)])
 
@@ -170,14 +172,12 @@ class Processed:
     def _row(self, b: int, i: int, logits: Tensor) -> Tensor:
         recipe = self.recipes[b]
         if recipe.key is not None:
-            return recipe.probs(logits)
+            return _possible(recipe.probs(logits), logits) if recipe.by_row else recipe.probs(logits)
         if (b, i) not in self._done:  # the user's objects see each node once
             prefix = self._prefix(b, i)
             # nothing follows an empty draw: such a row only stands in a batch with others that are asked for
             row = recipe.probs(logits.clone(), prefix) if prefix is not None else logits.softmax(-1)
-            if row.device.type == "cpu" and not bool(row.sum() > 0):  # softmax of nothing but -inf is NaN
-                raise BadOption("the logits processors left no token that may follow", next_step="Loosen the bans or the custom processor")
-            self._done[b, i] = row
+            self._done[b, i] = _possible(row, logits)
         return self._done[b, i]
 
     def _prefix(self, b: int, i: int) -> Tensor | None:
@@ -191,6 +191,15 @@ class Processed:
             node = int(self.draft.parent[b, node])
         ids = torch.cat([self.context.row(b), torch.tensor(tail[::-1], dtype=torch.int64)])
         return ids[None].to(self.logits.device)
+
+
+def _possible(probs: Tensor, logits: Tensor) -> Tensor:
+    """The same rows. Raises BadOption if processors took all mass from one; logits that had none are reported where they are committed."""
+    if probs.device.type != "cpu" or bool((probs.sum(-1) > 0).all()):  # softmax of nothing but -inf is NaN
+        return probs
+    if bool(logits.amax(-1).isfinite().all()):
+        raise BadOption("the logits processors left no token that may follow", next_step="Loosen the bans or the custom processor")
+    return probs
 
 
 class Laws:

@@ -4,7 +4,8 @@ Source:   Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.
 Kinds:    independent, distinct, determined
 Needs:    nothing
 Cost:     one drafter forward per level
-Differs:  logits beyond the shared vocabulary (padding) are never drawn; at temperature 0 a tree's siblings are the most likely tokens
+Differs:  logits beyond the shared vocabulary (padding) are never drawn; at temperature 0 a tree's siblings are the most likely tokens;
+          a row that outgrows the drafter's context is no longer drafted for
 """
 
 from __future__ import annotations
@@ -42,24 +43,38 @@ class DraftModel:
         """Prefills the drafter."""
         hear = getattr(self.model, "open", None)
         if hear is not None:
-            hear(context)
+            hear(self._held(context))
 
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`."""
+        own, most = self._held(context), self.model.max_length
+        if not self.chain:  # `num_assistant_tokens` is a tree's node budget: its depth is the shape's
+            size = dataclasses.replace(size, depth=torch.where(size.depth > 0, len(self.shape.width), 0))
+        if most is not None:
+            size = dataclasses.replace(size, depth=torch.minimum(size.depth, (most - context.length).clamp_min(0)))
         size = size.clipped(context)
         if self.chain:
-            return draw_chain(self.model, context, size, noise)
-        # `num_assistant_tokens` is a tree's node budget: its depth is the shape's
-        deep = torch.where(size.depth > 0, len(self.shape.width), 0)
-        room = dataclasses.replace(size, depth=deep).clipped(context)
-        return draw_tree(self.model, context, room, noise, self.shape)
+            return draw_chain(self.model, context, size, noise, own=own)
+        return draw_tree(self.model, context, size, noise, self.shape, own=own)
+
+    def _held(self, context: Context) -> Context:
+        """The context as far as the drafter's own goes: what is longer is cut, so that its neighbours go on."""
+        most = self.model.max_length
+        if most is None or int(context.length.max()) <= most:
+            return context
+        length = context.length.clamp_max(most)
+        return dataclasses.replace(context, length=length, committed=torch.minimum(context.committed, length))
 
 
 class _Width:
-    """The same model with logits of another width: what the target does not have is cut, what the drafter lacks is impossible."""
+    """The same model with logits of another width: what the target does not have is cut, what the drafter lacks is impossible.
+
+    Ids that the drafter lacks reach it as its last one: they are padding of a vocabulary, and mean nothing that it could know.
+    """
 
     def __init__(self, model: Model, width: int):
         self.inner, self.vocab_size, self.max_length = model, width, model.max_length
+        self._last = model.vocab_size - 1
 
     @property
     def forwards(self) -> int:
@@ -68,13 +83,18 @@ class _Width:
     def open(self, context: Context) -> None:
         hear = getattr(self.inner, "open", None)
         if hear is not None:
-            hear(context)
+            hear(self._known(context))
 
     def next(self, context: Context) -> Tensor:
-        return self._fit(self.inner.next(context))
+        return self._fit(self.inner.next(self._known(context)))
 
     def grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
-        return self._fit(self.inner.grow(tokens, parent))
+        return self._fit(self.inner.grow(tokens.clamp_max(self._last), parent))
+
+    def _known(self, context: Context) -> Context:
+        if self._last + 1 >= self.vocab_size:
+            return context
+        return dataclasses.replace(context, ids=context.ids.clamp_max(self._last))
 
     def _fit(self, logits: Tensor) -> Tensor:
         return torch.nn.functional.pad(logits[..., : self.vocab_size], (0, max(0, self.vocab_size - logits.shape[-1])), value=-torch.inf)
