@@ -38,10 +38,12 @@ class Pair:
         """What token-level and string-level methods relate the two by.
 
         Raises:
-            BadModel: a tokenizer is missing. WrongVocabulary: its tokens have no bytes that can be known.
+            BadModel: a tokenizer is missing. WrongVocabulary: its tokens have no bytes that can be known, or it is another model's.
         """
         target = self._vocabulary("target", *self._target)
         shared = self._drafter[0] is None
+        if shared and self._drafter[1] != self._target[1]:
+            raise _missing("drafter", f"a drafter of {self._drafter[1]} ids for a target of {self._target[1]}")
         drafter = self._vocabulary("drafter", self._target[0] if shared else self._drafter[0], self._drafter[1])
         return Aligner(Intersection.between(target, drafter, empty=True))
 
@@ -75,9 +77,24 @@ class Pair:
     @staticmethod
     def _vocabulary(role: str, tokenizer: Any, width: int) -> ByteVocabulary:
         if tokenizer is None:
-            raise BadModel(
-                f"the {role}'s tokenizer is missing",
-                expected=f"a tokenizer, to relate two vocabularies by their bytes ({'tokenizer' if role == 'target' else 'assistant_tokenizer'}=...)",
-                next_step="Give it; a drafter with the target's own ids needs none under method='draft_model'",
+            raise _missing(role)
+        made = ByteVocabulary.from_tokenizer(tokenizer, width)
+        named = len(made.roles) + sum(data is not None for data in made.table)
+        if 2 * named < width or len(made.beyond) > width:
+            raise WrongVocabulary(
+                f"the {role}'s tokenizer does not go with its model",
+                got=f"a model of {width} ids, of which the tokenizer names {named}; it has {len(made.beyond)} ids beyond them",
+                expected="the tokenizer that the model was trained with",
+                next_step="Give the right one; method='prompt_lookup' needs no tokenizer",
             )
-        return ByteVocabulary.from_tokenizer(tokenizer, width)
+        return made
+
+
+def _missing(role: str, got: str | None = None) -> BadModel:
+    argument = "tokenizer" if role == "target" else "assistant_tokenizer"
+    return BadModel(
+        f"the {role}'s tokenizer is missing",
+        got=got,
+        expected=f"a tokenizer, to relate two vocabularies by their bytes ({argument}=...)",
+        next_step="Give it; a drafter with the target's own ids needs none under method='draft_model', and method='prompt_lookup' needs no drafter",
+    )

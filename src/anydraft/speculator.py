@@ -261,10 +261,11 @@ class Speculator:
         if self._assistant is None:
             return given
         text_only = not isinstance(self._assistant, TransformersModel)
-        wants_aligner = "aligner" in parameters(discover.load("drafters", method))
-        if not wants_aligner:
-            if text_only:
-                raise BadOption(f"{method} needs a model's laws, and this drafter yields text only", next_step="Use method='slem'")
+        wanted = parameters(discover.load("drafters", method))
+        wants_aligner = "aligner" in wanted
+        if text_only and "model" in wanted and "TextModel" not in str(wanted["model"].annotation):
+            raise BadOption(f"{method} needs a model's laws, and this drafter yields text only", next_step="Use method='slem'")
+        if not wants_aligner and not text_only:
             self.pair.require_same(method)
         given |= {"model": self._assistant, "assistant_tokenizer": self.assistant_tokenizer or self.tokenizer}
         return given | ({"aligner": self.pair.text_only if text_only else self.pair.aligner} if wants_aligner else {})

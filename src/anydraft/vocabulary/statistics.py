@@ -60,6 +60,8 @@ def _read(path: Path, vocabulary: ByteVocabulary) -> Tensor:
 
 def kept_tokens(both: Intersection, mean: Tensor, keep_share: float) -> Tensor:
     """bool[I]: which common tokens stay when `keep_share` of them is kept, the most probable ones and those that may never go."""
+    if not both.size:  # whoever asked says so, and names the method that works
+        return torch.zeros(0, dtype=torch.bool)
     chosen = torch.zeros(len(mean), dtype=torch.bool)
     chosen[required_ids(both.target)] = True
     required = chosen[both.target_ids].nonzero().flatten()
