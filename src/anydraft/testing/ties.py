@@ -62,7 +62,7 @@ def top_gap(model: Any, ids: Tensor, request: Request, prompt_length: int) -> fl
     recipe = Recipe.of(dataclasses.replace(request, prompt=ids[0, :prompt_length].cpu()))
     logits = model(input_ids=ids).logits[:, -1].double()
     for chain in (recipe.by_row, recipe.by_prefix):
-        logits = chain(ids, logits) if chain else logits
+        logits = chain(ids, logits) if chain else logits  # pyright: ignore[reportArgumentType]
     best = logits.topk(2, -1).values[0]
     return float(best[0] - best[1])
 

@@ -167,11 +167,11 @@ def _reference(subject: Subject, prompt: list[int], tokens: int) -> list[int]:
     """transformers' own greedy continuation: another loop, another cache, one row."""
     ids = torch.tensor([prompt], device=subject.model.device)
     ends = sorted(subject.request.eos)
-    extra = {"repetition_penalty": subject.request.repetition_penalty} if subject.request.repetition_penalty != 1.0 else {}
     with torch.inference_mode():
         made = subject.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, eos_token_id=ends or None,
-            pad_token_id=ends[0] if ends else 0, **extra,
+            pad_token_id=ends[0] if ends else 0,
+            repetition_penalty=subject.request.repetition_penalty,  # also where it is 1: a checkpoint may bring another default
         )  # fmt: skip
     return made[0, len(prompt) :].tolist()
 

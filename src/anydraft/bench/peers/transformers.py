@@ -31,7 +31,7 @@ class Generate:
 
     def __init__(self, name: str, target: Any, assistant: Any = None, **keywords: Any):
         self.name, self.target = f"transformers {name}", target
-        self.keywords = {**keywords, **({"assistant_model": assistant} if assistant is not None else {})}
+        self.keywords = {"repetition_penalty": 1.0, **keywords, **({"assistant_model": assistant} if assistant is not None else {})}
         ends = target.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) - {None}
 
