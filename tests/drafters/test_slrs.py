@@ -5,7 +5,10 @@ import dataclasses
 import bilingual as toy
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from anydraft import Speculator, zoo
 from anydraft.control.fixed import Fixed
 from anydraft.core.errors import BadOption
 from anydraft.core.noise import Keyed
@@ -336,3 +339,60 @@ def test_controls_see_the_drafters_own_probabilities():
         seen.clear()
 
 
+# -- real models -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real():
+    """The bundled target, and a byte-level drafter that has learnt nothing: (target, its tokenizer, drafter, its tokenizer)."""
+    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    drafter = LlamaForCausalLM(config).eval()
+    target = AutoModelForCausalLM.from_pretrained(zoo.path("target")).eval()
+    return target, AutoTokenizer.from_pretrained(zoo.path("target")), drafter, tokenizer
+
+
+def test_greedy_identity_with_a_byte_level_drafter(real):
+    prompts = ["def add(a, b):\n    return", "# naïve ✓ — 你好\nclass"]
+    plain = Speculator(*real[:2], method="none").generate(prompts, max_new_tokens=16)
+    for options in ({}, {"draft_temperature": 1.0}):
+        ours = Speculator(*real, method="slrs", rule="slrs", num_assistant_tokens=3, cap=4).generate(prompts, max_new_tokens=16, seed=1, **options)
+        assert [g.token_ids for g in ours] == [g.token_ids for g in plain]
+        assert sum(g.metrics.num_draft_tokens for g in ours) > 0
+
+
+@torch.no_grad()
+def test_psi_of_a_real_model_is_that_of_its_own_forwards(real):
+    """One forward over a whole tree of splits gives what one forward for each byte would."""
+    spec = Speculator(*real, method="slrs", num_assistant_tokens=1)
+    drafter = spec.parts().drafter
+    request = spec.requests("def f(x", max_new_tokens=4, temperature=1.0, seed=2)[0]
+    draft, own = drafted(drafter, request)
+    for word in (b"r", b" in", b"self", b"\n    "):
+        token = drafter.splits.tokens[word]
+        path, expected = list(own), 1.0
+        for byte in drafter.both.drafter.spell(word):
+            expected *= float(real[2](torch.tensor([path])).logits[0, -1].softmax(-1)[byte])
+            path.append(byte)
+        law = real[2](torch.tensor([path])).logits[0, -1].softmax(-1)
+        going_on = {t[len(word) : len(word) + 1] for t in drafter.splits.tokens if t.startswith(word) and t != word}
+        expected *= 1 - sum(float(law[drafter.both.drafter.by_bytes[byte]]) for byte in going_on)
+        assert float(draft.law.at(0, torch.tensor([token]))) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_byte_level_drafter_may_propose_nearly_every_token(real):
+    splits = Speculator(*real, method="slrs").parts().drafter.splits
+    assert splits.share == 1 and max(splits.rows.values()) == 1 + max(map(len, splits.rows))
+
+
+def test_a_subword_drafter_is_refused_with_a_way_out(real):
+    other = AutoModelForCausalLM.from_pretrained(zoo.path("draft-spm")).eval()
+    with pytest.raises(BadOption, match="tli"):
+        Speculator(*real[:2], other, AutoTokenizer.from_pretrained(zoo.path("draft-spm")), method="slrs")
