@@ -1,0 +1,1 @@
+"""Training of drafters and controls: data, losses, one recipe per file."""

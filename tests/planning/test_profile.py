@@ -1,0 +1,92 @@
+"""Costs are measured through the real parts, tables come back from disk, and files of other models are refused."""
+
+import pytest
+import torch
+from toys import V, target
+
+from anydraft.core.costs import Costs
+from anydraft.core.errors import BadModel, BadOption, WrongPair
+from anydraft.drafters.draft_model import DraftModel
+from anydraft.engine.table import TableModel
+from anydraft.planning.profile import Profile, costs, timed
+
+
+class Slow(TableModel):
+    """A table that takes its time: longer for more rows, like a model."""
+
+    def score(self, context, draft):
+        spin(0.002 + 0.001 * draft.nodes)
+        return super().score(context, draft)
+
+    def next(self, context):
+        spin(0.001)
+        return super().next(context)
+
+    def grow(self, tokens, parent):
+        spin(0.001)
+        return super().grow(tokens, parent)
+
+
+def spin(seconds):
+    import time
+
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_costs_follow_the_parts():
+    found = costs(Slow(V, seed=1), DraftModel(Slow(V, seed=2), V), torch.tensor([0, 1, 2]), widths=(1, 5, 9), repeats=5)
+    assert found.measured and found.draft >= 0.001
+    plain, wide = found.v(1), found.v(9)
+    assert plain >= 0.002 and wide - plain > 0.004  # eight nodes of a millisecond each, on a machine that may be busy
+
+
+def test_verification_never_gets_cheaper_with_more_tokens():
+    found = costs(target(), DraftModel(target(2), V), torch.tensor([0, 1]), repeats=1)
+    seconds = [s for _, s in found.verify]
+    assert seconds == sorted(seconds)
+
+
+def test_timed_runs_interleave():
+    order = []
+    timed([lambda: order.append("a"), lambda: order.append("b")], 2, None)
+    assert order == ["a", "b"] * 3
+
+
+def test_interpolation_and_extrapolation():
+    made = Costs(draft=0.1, verify=((1, 1.0), (5, 2.0), (9, 2.0)))
+    assert made.v(3) == 1.5 and made.v(1) == 1.0 and made.v(20) == 2.0 and made.v(2, batch=4) == 2.0
+    assert made.more(0) == pytest.approx(0.1 + 0.25) and Costs(draft=0.0, verify=((1, 3.0),)).v(50) == 3.0
+
+
+def test_best_equals_brute_force():
+    made = Costs(draft=0.07, verify=((1, 1.0), (4, 1.1), (17, 2.2)), start=0.02)
+    curve = [0.9, 0.7, 0.6, 0.3, 0.25, 0.1, 0.05, 0.01]
+    rates = [(1 + sum(curve[:k])) / made.step(k) for k in range(9)]
+    assert made.best(curve) == (rates.index(max(rates)), pytest.approx(max(rates)))
+
+
+def test_a_profile_comes_back_and_checks_its_models(tmp_path):
+    tables = [{"context": c, "batch": b, "costs": Costs(draft=c, verify=((b, 1.0),)).as_dict()} for c in (64, 512) for b in (1, 4)]
+    Profile({"target": "aa", "drafter": "bb"}, {}, tables).save(tmp_path / "p.json")
+    made = Profile.load(tmp_path / "p.json")
+    assert made.at(500, 4).draft == 512 and made.at(500, 4).verify == ((4, 1.0),)
+    made.check({"target": "aa"})
+    with pytest.raises(WrongPair, match="another target"):
+        made.check({"target": "zz"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": 0}', '{"format": 1}', '{"format": 1, "models": {}, "machine": {}, "tables": [], "method": "", "acceptance": []}']
+)
+def test_files_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(BadModel):
+        Profile.load(tmp_path / "p.json")
+
+
+def test_costs_that_are_none_are_refused():
+    for held in ({}, {"draft_s": 1}, {"draft_s": 1, "verify_s": []}, {"draft_s": -1, "verify_s": [[1, 1]]}, {"draft_s": "x", "verify_s": [[1, 1]]}):
+        with pytest.raises(BadOption):
+            Costs.from_dict(held)
