@@ -88,6 +88,7 @@ class Echoing:
     def __init__(self, inner, every: int = 3):
         self.inner, self.every, self.seen, self.echoes = inner, every, 0, []
 
+    tasks = 0
     replicas = property(lambda self: self.inner.replicas)
     now = property(lambda self: self.inner.now)
 

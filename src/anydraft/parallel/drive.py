@@ -79,8 +79,6 @@ class Parallel:
     def __init__(self, coordinator: Any, executor: Executor, lookahead: int, *, patience: float | None = None):
         self.coordinator, self.executor, self.lookahead, self.patience = coordinator, executor, lookahead, patience
         self.spent = Spent()
-        self._keys = 0
-        self._tasks = 0
         self._lost: set[int] = set()  # workers that are gone for good
         self._silent: set[int] = set()  # workers that owe an answer and may yet give it
         self._slowest: dict[int, float] = {}
@@ -107,11 +105,11 @@ class Parallel:
         ledger = Ledger(judge, int(context.length), int(context.limit))
         if DRAFTER in self._lost:
             ledger.lose_drafter()
-        self._keys += 1
-        made = self.coordinator(ledger, self.executor.replicas, self.lookahead, unit=unit, key=self._keys)
+        key = self.executor.tasks + 1
+        made = self.coordinator(ledger, self.executor.replicas, self.lookahead, unit=unit, key=key)
         made.tally = made.crew.tally = tally
-        made.crew.resume(self._tasks, {n for n in self._lost | self._silent if n >= 0})
-        opened = Open(self._keys, bare(context.requests[0]), int(context.slot))
+        made.crew.resume(key, {n for n in self._lost | self._silent if n >= 0})
+        opened = Open(key, bare(context.requests[0]), int(context.slot))
         local = _Local(target, opened)
         began = self.executor.now
         due: dict[int, tuple[int, float]] = {}
@@ -128,7 +126,7 @@ class Parallel:
         finally:
             for worker, (task, _) in due.items():
                 self.executor.send(Cancel(task, worker, ledger.epoch))
-            self._tasks = made.crew.number()
+            self.executor.tasks = made.crew.number()
             self._account(made.tally, self.executor.now - began, len(ledger.tokens), local)
 
     def _steps(self, judge: TokenJudge, learns: bool) -> Iterator[Step]:

@@ -16,9 +16,13 @@ Builder = Callable[[], Any]
 
 
 class Executor(Protocol):
-    """Workers: the drafter and `replicas` targets. `now` is seconds by its own clock; `close` ends every worker and waits for none."""
+    """Workers: the drafter and `replicas` targets. `now` is seconds by its own clock; `close` ends every worker and waits for none.
+
+    `tasks` is the highest task number that anybody gave so far: workers know what is cancelled by number, so numbers never come again.
+    """
 
     replicas: int
+    tasks: int
 
     @property
     def now(self) -> float: ...

@@ -29,7 +29,7 @@ class Processes:
 
     def __init__(self, targets: Sequence[Builder], drafter: Builder | None, *, threads: int = 1, patience: float = 300.0):
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        self.replicas = len(targets)
+        self.replicas, self.tasks = len(targets), 0
         fresh = torch.multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools, locked
         self._answers: deque[Answer] = deque()
         self._through = {n: fresh.RawValue("q", 0) for n in builders}

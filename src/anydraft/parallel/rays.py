@@ -12,6 +12,8 @@ from anydraft.core.errors import BadOption
 from anydraft.core.messages import DRAFTER, Answer, Cancel, Command, Failed, Open, Run
 from anydraft.parallel.executor import Builder, serve, worker_of
 
+_OPENING = 30.0  # seconds; an actor that has not even opened a request by then is left to the watchdog
+
 
 class Actor:
     """One worker. `do` and `cancel` run in threads of their own, so that a cancel is heard during a forward."""
@@ -75,7 +77,7 @@ class Rays:
         if self._mine:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        self.replicas = len(targets)
+        self.replicas, self.tasks = len(targets), 0
         made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=3)
         self.actors = {n: made.remote(n, build, threads) for n, build in builders.items()}
         self._pending: dict[Any, int] = {}
@@ -95,8 +97,9 @@ class Rays:
     def send(self, order: Command) -> None:
         """See `Executor.send`."""
         if isinstance(order, Open):
-            for n, actor in self.actors.items():
-                self._pending[actor.do.remote(order)] = n
+            opened = {actor.do.remote(order): n for n, actor in self.actors.items()}
+            self._pending |= opened  # an actor with several threads keeps no order: nothing follows before all have opened
+            self._ray.wait(list(opened), num_returns=len(opened), timeout=_OPENING)
         elif isinstance(order, Cancel):
             if order.worker in self.actors:
                 self.actors[order.worker].cancel.remote(order.task)

@@ -20,7 +20,7 @@ class Threads:
 
     def __init__(self, targets: Sequence[Builder], drafter: Builder | None):
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        self.replicas = len(targets)
+        self.replicas, self.tasks = len(targets), 0
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._orders: dict[int, queue.SimpleQueue[Command | None]] = {n: queue.SimpleQueue() for n in builders}
         self._through = dict.fromkeys(builders, 0)  # tasks up to this number are cancelled, per worker

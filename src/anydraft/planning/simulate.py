@@ -52,12 +52,15 @@ PRESETS = {
 
 
 def replicas_needed(target_s: float, draft_s: float, lookahead: int) -> int:
-    """SP: replicas with which DSI is never slower than plain decoding or SI. One more where a block takes longer than a verification.
+    """SP: replicas with which DSI is never slower than plain decoding or SI. One more than the paper's rule where a block takes
+    longer than a verification; and where it takes as long, because the last block of a text is shorter and SI does not wait with it.
 
     >>> replicas_needed(1.0, 0.1, 2), replicas_needed(1.0, 0.1, 10), replicas_needed(1.0, 0.1, 11)
-    (5, 1, 2)
+    (5, 2, 2)
     """
-    return math.ceil(target_s / (lookahead * draft_s) - _ROUNDING) + (lookahead * draft_s > target_s * (1 + _ROUNDING))
+    block = lookahead * draft_s
+    longer = block > target_s * (1 + _ROUNDING) or (lookahead > 1 and block > target_s * (1 - _ROUNDING))
+    return math.ceil(target_s / block - _ROUNDING) + longer
 
 
 def lookahead_for(target_s: float, draft_s: float, replicas: int) -> int:

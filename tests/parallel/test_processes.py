@@ -1,0 +1,88 @@
+"""Processes: the same tokens, workers that die, and none that outlive their parent's Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from parts import Faulty, decode, plain, request, table_drafter, table_target
+
+from anydraft.parallel.drive import Parallel
+from anydraft.parallel.processes import Processes
+from anydraft.rules.match import Match
+from anydraft.schedules.dsi import DSI
+from anydraft.schedules.pearl import PEARL
+
+
+def test_the_tokens_are_those_of_plain_decoding_and_a_killed_replica_changes_none():
+    ask = [request(seed=5), request(seed=6)]
+    expected = plain(ask, table_target())
+    executor = Processes([table_target, Faulty(table_target, "kill", 20)], table_drafter)
+    try:
+        for schedule in (DSI, PEARL, DSI):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # nobody but the one replica may be lost
+                tokens = decode(Parallel(schedule, executor, 2, patience=5.0), ask, table_target(), table_drafter(), Match())
+            assert tokens == expected
+        executor.processes[1].join(10)
+    finally:
+        executor.close()
+    assert not any(process.is_alive() for process in executor.processes.values())
+
+
+def test_a_killed_drafter_and_a_model_that_cannot_be_made():
+    ask = [request(seed=5)]
+    executor = Processes([table_target, Faulty(None, "kill", 0)], Faulty(table_drafter, "kill", 3))  # None cannot be called
+    try:
+        with pytest.warns(UserWarning, match="drafter was lost"):
+            assert decode(Parallel(DSI, executor, 2, patience=5.0), ask, table_target(), table_drafter(), Match()) == plain(ask, table_target())
+    finally:
+        executor.close()
+
+
+def test_ctrl_c_ends_every_child():
+    script = textwrap.dedent("""
+        import sys
+        from parts import Injected, decode, request
+        from anydraft.parallel.drive import Parallel
+        from anydraft.parallel.processes import Processes
+        from anydraft.schedules.dsi import DSI
+        if __name__ == "__main__":
+            executor = Processes([Injected(0.05, None)], Injected(0.01, 0.8))
+            print(*[p.pid for p in executor.processes.values()], flush=True)
+            try:
+                decode(Parallel(DSI, executor, 2), [request(5000, 0.0)], Injected(0.05, None)(), Injected(0.01, 0.8)())
+            except KeyboardInterrupt:
+                executor.close()
+                sys.exit(130)
+    """)
+    here = Path(__file__).parent
+    (path := here / "_ctrl_c.py").write_text(script)
+    try:
+        parent = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(1.0)
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        assert parent.wait(30) == 130
+        end = time.time() + 5
+        while time.time() < end and any(_alive(pid) for pid in pids):
+            time.sleep(0.1)
+        assert not any(_alive(pid) for pid in pids)
+    finally:
+        path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
