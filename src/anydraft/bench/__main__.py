@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     for repetition in range(asked.repetitions):
         for place, job in enumerate(jobs):
-            measured += measure_round(rivals, job, repetition * len(jobs) + place, session=0, reference=REFERENCE)
+            measured += measure_round(rivals, job, repetition, session=0, reference=REFERENCE, turn=repetition * len(jobs) + place)
             print(f"\r{repetition * len(jobs) + place + 1}/{asked.repetitions * len(jobs)} rounds", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     rows = table(measured, [c.name for c in rivals])

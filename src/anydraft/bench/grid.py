@@ -157,7 +157,7 @@ def run(
                 warmed.add(b.name)
                 prepare(b, store)
             taking_part = [c for c in b.contenders if c in todo or c.name in (BASELINE, "transformers plain")]
-            for measured in measure_round(taking_part, job, total + repetition, store.session, reference=BASELINE):
+            for measured in measure_round(taking_part, job, repetition, store.session, reference=BASELINE, turn=total):
                 store.add_measurement(b.name, measured)
         done += 1
         advance(b.name)

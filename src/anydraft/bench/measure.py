@@ -93,15 +93,15 @@ def warm_up(contenders: Sequence[Contender], job: Job) -> dict[str, str]:
 
 
 def measure_round(
-    contenders: Sequence[Contender], job: Job, repetition: int, session: int, reference: str | None = None
+    contenders: Sequence[Contender], job: Job, repetition: int, session: int, reference: str | None = None, turn: int | None = None
 ) -> Iterator[Measurement]:
     """Runs one round and yields a measurement per contender, in the order in which they ran.
 
     Args:
-        repetition: also decides the order: every contender takes every place in turn, and every second round runs backwards.
-        reference: the contender whose ids are the right ones; it runs first when it is not None and the job is greedy.
+        reference: the contender whose ids are the right ones where the job is greedy.
+        turn: decides the order, as `rotated` says; the repetition where it is left out.
     """
-    order = rotated(list(contenders), repetition)
+    order = rotated(list(contenders), repetition if turn is None else turn)
     expected: list[list[int]] | None = None
     held: list[tuple[Measurement, list[list[int]] | None]] = []
     for contender in order:
