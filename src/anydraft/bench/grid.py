@@ -110,7 +110,7 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
     groups = [list(items[n : n + block.batch_size]) for n in range(0, len(items), block.batch_size)]
     block.jobs = [job(f"{group[0].task}: {group[0].id}", group, 1000 * n) for n, group in enumerate(groups)]
     held = [calibration[i % len(calibration)] for i in range(block.batch_size)]
-    block.jobs.insert(0, job(f"{CALIBRATION}{held[0].id}", held, 99))
+    block.jobs.insert(1, job(f"{CALIBRATION}{held[0].id}", held, 99))
 
 
 def fitting(wanted: Sequence[str], pair: Pair) -> list[str]:
