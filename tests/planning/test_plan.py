@@ -81,3 +81,20 @@ def test_a_candidate_is_measured_on_the_real_parts(models):
     trees = Speculator(target, tokenizer, method="token_recycling")
     with pytest.raises(BadOption, match="trees"):
         examine("token_recycling", trees, ["x"], batch=1, temperature=0.0)
+
+
+def test_generate_follows_a_plan_and_refuses_another_targets(models, tmp_path, capsys):
+    from anydraft.cli import main
+
+    (target, _), (drafter, _) = models
+    best = option(str(zoo.path("draft-bpe")), 1.5, 2, drafter=fingerprint(drafter))
+    made = ranked(str(zoo.path("target")), target, [best], objective="latency", batch=1, temperature=0.0)
+    made.save(tmp_path / "plan.json")
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "import os", "--plan", str(tmp_path / "plan.json"), "--max-new-tokens", "8", "--json"])
+    counted = json.loads(capsys.readouterr().out)["metrics"]["speculative_decoding"]
+    assert end.value.code == 0 and counted["num_spec_tokens"] == 2
+    replace(made, target="0" * 16).save(tmp_path / "other.json")
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "import os", "--plan", str(tmp_path / "other.json"), "--max-new-tokens", "8"])
+    assert end.value.code == 2 and "another target" in capsys.readouterr().err

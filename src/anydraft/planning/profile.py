@@ -163,11 +163,7 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     try:
         held = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
-        raise BadModel(
-            f"{str(path)!r} cannot be read as a {what}", got=str(cause), next_step=f"Write one with `anydraft {what}`"
-        ) from cause
+        raise BadModel(f"{str(path)!r} cannot be read as a {what}", got=str(cause), next_step=f"Write one with `anydraft {what}`") from cause
     if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise BadModel(
-            f"{str(path)!r} is no {what} of this version", expected=f'"format": {FORMAT}', next_step=f"Write one with `anydraft {what}`"
-        )
+        raise BadModel(f"{str(path)!r} is no {what} of this version", expected=f'"format": {FORMAT}', next_step=f"Write one with `anydraft {what}`")
     return held
