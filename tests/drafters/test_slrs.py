@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from anydraft import Speculator, zoo
 from anydraft.control.fixed import Fixed
-from anydraft.core.errors import BadOption
+from anydraft.core.errors import BadDraft, BadOption
 from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Size
 from anydraft.core.tree import check
@@ -307,7 +307,7 @@ def test_a_law_that_is_asked_for_too_late_says_so():
     drafter = slrs("half")
     draft, _ = drafted(drafter, toy.ask("half"))
     drafted(drafter, toy.ask("half"))
-    with pytest.raises(RuntimeError, match="next draft"):
+    with pytest.raises(BadDraft, match="next draft"):
         draft.law.rows(0)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydraft.core.errors import BadOption
+from anydraft.core.errors import BadDraft, BadOption
 from anydraft.core.law import Dense, quantile
 from anydraft.core.processors import drafting_law
 from anydraft.core.records import INDEPENDENT, Context, Draft, Level, Request, Size
@@ -161,7 +161,11 @@ class _Tree:
     def ask(self, paths: Sequence[Sequence[Path]]) -> None:
         """Makes the laws behind these paths of each row, in one forward."""
         if not self.current:
-            raise RuntimeError("the law of an slrs draft was asked for after the next draft had begun")  # a schedule's bug, not a user's
+            raise BadDraft(
+                "the law of an slrs draft was asked for after the next draft had begun",
+                expected="a verdict before the next draft: the law is made by the drafter, which has moved on",
+                next_step="Use schedule='sequential', or method='tli', whose laws are kept",
+            )
         missing = self._missing(paths)
         new = max(map(len, missing))
         if not new:
