@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from anydraft.speculator import Generation, Speculator
 
-SPECULATION: dict[str, Any] = {"method": "draft_model", "num_assistant_tokens": 4}
+SPECULATION: dict[str, Any] = {"method": "draft_model", "num_assistant_tokens": 3}
 """What was fastest for the bundled pair: docs/log.md, 2026-11-21."""
 
 SHOWN = 6  # lines of the prompt that are shown

@@ -18,6 +18,7 @@ from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Request, Scores
 from anydraft.core.tree import ancestors
 from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed
+from anydraft.engine.graphs import Recorder
 from anydraft.engine.head import HeadRows
 from anydraft.engine.probe import probe
 from anydraft.engine.slots import Plan, SlotCache, bucket
@@ -70,6 +71,8 @@ class TransformersModel:
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._head = None if head_ids is None else HeadRows(model, head_ids)
         self._view: TransformersModel | None = None
+        run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
+        self._recorder = Recorder(model, run, tuple(self.windows), output)
         self.reset()
         if head_ids is None:
             probe(self)
@@ -88,6 +91,7 @@ class TransformersModel:
         self._rows: list[_Row] = []
         self._tree = _Tree([], [])
         self._laws = Laws()
+        self._recorder.refresh()
         if self._view is not None:
             self._view.reset()
 
@@ -259,6 +263,17 @@ class TransformersModel:
             seen = allowed if window is None else windowed(allowed, position, key, window)
             masks[kind] = additive(seen, self.dtype)
         self.forwards += 1
+        if isinstance(where, int) and not self.offers_hidden:
+            made = self._recorder.replay(
+                cache, tokens, list(masks.values()), position, slots[0], used, lambda: self._call(cache, tokens, masks, position, 0)
+            )
+            if made is not None:
+                return made[:, -keep:] if self._head is None else self._head.logits(made[:, -keep:])
+        made = self._call(cache, tokens, masks, position, keep)[:, -keep:]
+        return made if self._head is None else self._head.logits(made)
+
+    def _call(self, cache: SlotCache, tokens: Tensor, masks: dict[str, Tensor], position: Tensor, keep: int) -> Tensor:
+        """The user's model as it is: logits, or last hidden states where the head is ours, of at least the last `keep` columns; 0: of all."""
         run = self.model if self._head is None else self._head.body
         output = run(
             input_ids=tokens,
@@ -271,7 +286,7 @@ class TransformersModel:
         )
         if self.offers_hidden:
             self.hidden = (output.last_hidden_state if self._head is not None else output.hidden_states[-1])[:, -1]
-        return output.logits[:, -keep:] if self._head is None else self._head.logits(output.last_hidden_state[:, -keep:])
+        return output.logits if self._head is None else output.last_hidden_state
 
     def _places(self, end: int) -> Tensor:
         """i64[end] on the device: 0, 1, 2, ...; kept, because every forward needs it."""

@@ -1,0 +1,95 @@
+"""A recording gives the very bits of the model it was made from, and steps aside wherever it might not."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from anydraft.core.records import Context, Draft, Request
+from anydraft.engine import graphs
+from anydraft.engine.transformers import TransformersModel
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    config = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(**{**config, "num_key_value_heads": 2, "max_position_embeddings": 512, "attn_implementation": "sdpa", **changes})).eval()
+
+
+def steps(engine, count=60, width=1):
+    """Logits of `count` scores of a growing text, each of the root and of width - 1 draft nodes, with how it grows fixed."""
+    context = Context.start([Request(prompt=torch.arange(1, 40), max_new_tokens=400)])
+    made = []
+    for n in range(count):
+        tokens = (torch.arange(width - 1) * 7 + n)[None] % 61
+        place = torch.arange(width - 1)[None]
+        draft = Draft(tokens=tokens, parent=place - 1, live=torch.ones_like(tokens, dtype=torch.bool), kind=torch.zeros_like(tokens),
+                      index=torch.full_like(tokens, -1), levels=width - 1) if width > 1 else Draft.empty(1)
+        made.append(engine.score(context, draft).logits.clone())
+        context = context.extended([[(5 * n + 3) % 61]])
+    return made
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_same_bits_as_the_model_itself(monkeypatch, width):
+    recorded = TransformersModel(tiny())
+    ours = steps(recorded, width=width)
+    assert recorded._recorder._recording is not None and recorded._recorder._agreed[1, width] and not recorded._recorder._refused
+    monkeypatch.setattr(graphs, "AFTER", 10**9)
+    for a, b in zip(ours, steps(TransformersModel(tiny()), width=width)):
+        assert torch.equal(a, b)
+
+
+def test_the_model_is_as_it_was():
+    model = tiny()
+    before = [(id(p), p.requires_grad, p.data_ptr()) for p in model.parameters()]
+    engine = TransformersModel(model)
+    steps(engine, 20)
+    assert engine._recorder._recording is not None
+    assert [(id(p), p.requires_grad, p.data_ptr()) for p in model.parameters()] == before and before[0][1]
+
+
+def test_a_model_with_hooks_runs_itself_and_calls_them():
+    model, called = tiny(), []
+    model.model.layers[0].register_forward_hook(lambda *a: called.append(1))
+    engine = TransformersModel(model)
+    steps(engine, 30)
+    assert engine._recorder._recording is None and len(called) >= 30
+
+
+def test_weights_changed_in_place_or_exchanged_are_seen():
+    model = tiny()
+    engine = TransformersModel(model)
+    steps(engine, 20)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    engine.reset()
+    assert torch.equal(steps(engine, 20)[-1], steps(TransformersModel(model), 20)[-1])
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(61, 32))
+    engine.reset()
+    assert engine._recorder._recording is None
+    assert torch.equal(steps(engine, 20)[-1], steps(TransformersModel(model), 20)[-1])
+
+
+def test_a_shape_that_differs_in_a_bit_stays_with_the_model(monkeypatch):
+    engine = TransformersModel(tiny())
+    attention = engine.model.model.layers[0].self_attn
+    forward = attention.forward
+
+    def planted(*arguments, **options):  # Python decides, and decides otherwise while it is recorded
+        output, weights = forward(*arguments, **options)
+        return (output * (1.5 if torch.jit.is_tracing() else 1.0), weights)
+
+    monkeypatch.setattr(attention, "forward", planted)
+    steps(engine, 30)
+    assert engine._recorder._refused == {(1, 1)}
+
+
+@pytest.mark.parametrize("changes", [{"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}])
+def test_what_changes_with_the_length_is_never_recorded(changes):
+    engine = TransformersModel(tiny(**changes))
+    steps(engine, 20)
+    assert engine._recorder._recording is None
+
+
+def test_an_architecture_with_experts_is_not_among_them():
+    assert not {"mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"} & graphs.RECORDED
