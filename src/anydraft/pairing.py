@@ -27,11 +27,16 @@ class Pair:
         self._target, self._drafter = (target_tokenizer, target_width), (drafter_tokenizer, drafter_width)
 
     @cached_property
+    def target(self) -> ByteVocabulary:
+        """The target's vocabulary. Raises as `aligner`."""
+        return self._vocabulary("target", *self._target)
+
+    @cached_property
     def same(self) -> bool:
         """Whether ids mean the same on both sides: by content, never by size."""
         if self._drafter[0] is None or self._drafter[0] is self._target[0]:
             return True
-        return same_vocabulary(self._vocabulary("target", *self._target), self._vocabulary("drafter", *self._drafter))
+        return same_vocabulary(self.target, self._vocabulary("drafter", *self._drafter))
 
     @cached_property
     def aligner(self) -> Aligner:
@@ -40,7 +45,7 @@ class Pair:
         Raises:
             BadModel: a tokenizer is missing. WrongVocabulary: its tokens have no bytes that can be known, or it is another model's.
         """
-        target = self._vocabulary("target", *self._target)
+        target = self.target
         shared = self._drafter[0] is None
         if shared and self._drafter[1] != self._target[1]:
             raise _missing("drafter", f"a drafter of {self._drafter[1]} ids for a target of {self._target[1]}")
@@ -50,8 +55,7 @@ class Pair:
     @cached_property
     def text_only(self) -> Aligner:
         """For a drafter that yields text: the target's vocabulary alone."""
-        target = self._vocabulary("target", *self._target)
-        return Aligner(Intersection.between(target, target))
+        return Aligner(Intersection.between(self.target, self.target))
 
     def require_same(self, method: str) -> None:
         """Raises WrongVocabulary if the drafter's ids are not the target's."""
