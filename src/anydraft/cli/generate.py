@@ -37,6 +37,11 @@ def generate(
     rule: Annotated[str, typer.Option(help="A rule that `anydraft methods` lists, or auto.")] = "auto",
     control: Annotated[str, typer.Option(help="A lookahead control that `anydraft methods` lists, or auto.")] = "auto",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the method, rule or control; repeatable.")] = None,
+    schedule: Annotated[str, typer.Option(help="sequential; or dsi or pearl, which draft while the target verifies.")] = "sequential",
+    target_replicas: Annotated[int, typer.Option(help="Replicas of the target, for dsi; spares, for pearl.")] = 1,
+    executor: Annotated[str, typer.Option(help="Where replicas and drafter of a parallel schedule run: threads, processes or ray.")] = "threads",
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: a new one on this machine.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A file from `anydraft plan`: its target, drafter, method and lookahead.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 256,
     min_new_tokens: Annotated[int, typer.Option(help="No end of sequence before this many.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -72,12 +77,23 @@ def generate(
         "presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty,
         "num_return_sequences": num_return_sequences, "logprobs": logprobs,
     }
+    planned = None
+    if plan is not None:
+        from anydraft.planning.plan import Plan
+
+        planned = Plan.load(plan)
+        follows = planned.settings()
+        model, assistant_model, method = model or planned.model, follows.get("assistant_model"), follows["method"]
+        num_assistant_tokens = str(follows.get("num_assistant_tokens", num_assistant_tokens))
     jobs = read_jobs(prompt, input_, chat, options)
     with destination(output) as lines:
         speculator = load(
             model, assistant_model, method, lookahead(num_assistant_tokens), device, dict(map(named_value, option or ())), rule=rule,
             control=control, dtype=chosen_dtype(dtype), revision=revision, trust_remote_code=trust_remote_code, max_batch_size=batch_size,
+            schedule=schedule, target_replicas=target_replicas, executor=executor, ray_address=ray_address,
         )
+        if planned is not None:
+            planned.check(speculator.model, speculator.assistant_model)
         checked = check(speculator, jobs)
         if structured:
             write(run(speculator, jobs, checked), lines or sys.stdout)
