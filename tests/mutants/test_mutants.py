@@ -93,6 +93,10 @@ def samples_the_law(rule, rows=6_000):
     return check
 
 
+SAMPLED = samples_the_law("speculative_sampling", 3_000)
+SAMPLED_BLOCKS = samples_the_law("block_verification")
+
+
 def batch_does_not_matter():
     requests = [ask(5, seed=s, prompt=(0, 1)) for s in range(12)]
     parts = lambda: (target(), DraftModel(target(2), 3), toys.RULES["speculative_sampling"](), toys.Fixed(2))  # noqa: E731
@@ -190,14 +194,14 @@ MUTANTS = {
     "text goes on behind its end": ("core.commit", "                break\n", "                continue\n", ENDING),
     "the target's token written first": ("core.commit", "tokens + [token] if", "[token] + tokens if", CHAIN),
     "NaN let through": ("core.commit", "poisoned = (~torch.isfinite(largest)", "poisoned = (torch.isposinf(largest)", nothing_is_written_of_spoilt_logits),
-    "noise keyed by the drafted position alone": ("core.noise", "hashed(self.seed, self.step, self.position, code, number)", "hashed(self.seed, self.position + number, code)", samples_the_law("block_verification")),
-    "one number for draft and coin": ("core.noise", "self.position, code, number)", "self.position, 0, number)", samples_the_law("speculative_sampling")),
+    "noise keyed by the drafted position alone": ("core.noise", "hashed(self.seed, self.step, self.position, code, number)", "hashed(self.seed, self.position + number, code)", SAMPLED_BLOCKS),
+    "one number for draft and coin": ("core.noise", "self.position, code, number)", "self.position, 0, number)", SAMPLED),
     "the first row's seed for all": ("core.noise", "KeyedNoise(np.array([r.seed for r in context.requests]", "KeyedNoise(np.array([context.requests[0].seed for r in context.requests]", batch_does_not_matter),
-    "the coin the wrong way round": ("core.noise", "asked & (uniform < prob)", "asked & (uniform > prob)", samples_the_law("speculative_sampling")),
+    "the coin the wrong way round": ("core.noise", "asked & (uniform < prob)", "asked & (uniform > prob)", SAMPLED),
     "ancestors two levels up only": ("core.tree", "for _ in range(nodes.bit_length())", "for _ in range(1)", ancestors_go_all_the_way_up),
     "stop strings within one piece only": ("core.stopping", "len(piece) - self._longest + 1)", "len(piece))", stop_strings_straddle_tokens),
     "beginnings of stop strings told": ("core.stopping", "safe = min(safe, len(text) - overlap)", "safe = len(text)", nothing_of_a_stop_string_is_told),
-    "the context shrinks by a row": ("schedules.sequential", "draft = drafter.propose(context, size, step_noise)", "draft = drafter.propose(context.keep_rows([*range(1, context.size), 0]), size, step_noise)", keeps_law("recursive_rejection", "draft_model distinct", 4)),
+    "the context shrinks by a row": ("schedules.sequential", "draft = drafter.propose(context, size, step_noise)", "draft = drafter.propose(context.keep_rows([*range(1, context.size), 0]), size, step_noise)", TREE),
 }  # fmt: skip
 
 

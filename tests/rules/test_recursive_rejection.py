@@ -1,9 +1,12 @@
 """Recursive rejection: the acceptances of a one-position toy for every kind of sibling, and mixed siblings."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from toys import EXACT, Trees, ask, constant, distance, one_step, target
 
 from anydraft.control.fixed import Fixed
+from anydraft.core.records import KINDS
 from anydraft.rules.match import Match
 from anydraft.rules.recursive_rejection import RecursiveRejection
 from anydraft.rules.speculative_sampling import SpeculativeSampling
@@ -56,6 +59,20 @@ def test_more_distinct_siblings_than_tokens():
     accepted, law = one_step((constant((0.2, 0.3, 0.5)), drafter, RecursiveRejection()), ask(4))
     assert accepted == pytest.approx(1.0, abs=1e-12)
     assert [law[t] for t in range(3)] == pytest.approx((0.2, 0.3, 0.5), abs=1e-12)
+
+
+trees = st.integers(1, 4).flatmap(lambda n: st.tuples(*[st.tuples(st.integers(-1, i - 1), st.sampled_from(list(KINDS))) for i in range(n)]))
+
+
+@pytest.mark.proof
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(trees, st.integers(0, 99), st.sampled_from([0.0, 0.3]))
+def test_any_tree_of_any_kinds_leaves_the_law_of_the_first_token(tree, seed, holes):
+    parent, kind = zip(*tree)
+    drafter = Trees(parent, kind, seed=seed + 100, holes=holes)
+    _, law = one_step((target(seed), drafter, RecursiveRejection()), ask(9))
+    expected = target(seed).logits([0, 1]).softmax(-1).tolist()
+    assert [law.get(t, 0.0) for t in range(3)] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.proof
