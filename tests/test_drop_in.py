@@ -19,7 +19,7 @@ from anydraft import Speculator, zoo
 from anydraft.core.errors import AnydraftError, BadModel, BadOption, BadPrompt
 from anydraft.drop_in import speculative
 
-NEW = 16
+NEW = 12
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,6 @@ METHODS = {
     "draft_model": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model", num_assistant_tokens=4),
     "tree": lambda drafter, tokenizer: speculative(drafter, tokenizer, method="draft_model", branching=(3, 2, 1), num_assistant_tokens=12),
     "prompt_lookup": lambda drafter, tokenizer: speculative(method="prompt_lookup", num_assistant_tokens=5),
-    "none": lambda drafter, tokenizer: speculative(method="none"),
 }
 
 
@@ -302,9 +301,9 @@ def test_what_is_sampled_lies_where_generate_would_sample(target, drafts, three,
 
 
 def test_the_sampled_law_is_that_of_generate(target, drafter, tokenizer):
-    """Two tokens, 300 sequences each way: their frequencies differ no more than two samples of one law do."""
+    """Two tokens, 200 sequences each way: their frequencies differ no more than two samples of one law do."""
     inputs = tokenizer(["import"], return_tensors="pt")
-    options = {"do_sample": True, "top_k": 4, "temperature": 1.2, "max_new_tokens": 2, "num_return_sequences": 300}
+    options = {"do_sample": True, "top_k": 4, "temperature": 1.2, "max_new_tokens": 2, "num_return_sequences": 200}
     torch.manual_seed(0)
     plain = target.generate(**inputs, **options)[:, -2:].tolist()
     ours = target.generate(**inputs, **options, custom_generate=speculative(drafter, tokenizer, method="draft_model", num_assistant_tokens=2))

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 
 from anydraft import Speculator, zoo
 
-SIZE = os.environ.get("ANYDRAFT_IDENTITY", "6x48")
+SIZE = os.environ.get("ANYDRAFT_IDENTITY", "4x32")
 PROMPTS, TOKENS = map(int, SIZE.split("x"))
 FULL = PROMPTS >= 40
 
@@ -146,7 +146,7 @@ def is_tie(model, prompt: list[int], ours: list[int], want: list[int], options: 
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
 @pytest.mark.parametrize("setting", ["plain", "stop_strings", "penalties", "processors", "min_new_tokens"])
 def test_identity(target, drafter, tokenizer, newline, texts, theirs, capsys, setting, method, batched):
-    count = PROMPTS if FULL or setting == "plain" else max(2, PROMPTS // 4)
+    count = PROMPTS if FULL or setting == "plain" else 2
     want, (options, their_options) = theirs(setting, count), settings(tokenizer, newline)[setting]
     ours = speculator((target, drafter), tokenizer, **METHODS.get(method, {}), max_batch_size=8)
     if batched:
@@ -178,28 +178,28 @@ def test_the_tie_audit_can_refuse(target, tokenizer, texts):
 
 # -- sampling ---------------------------------------------------------------------------------------------------------
 
-SAMPLED = {"max_new_tokens": 14, "temperature": 1.0}
+SAMPLED = {"max_new_tokens": 10, "temperature": 1.0}
 
 
 def ids_of(generations) -> list[list[int]]:
     return [g.token_ids for g in generations]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["draft_model", "draft_model_tree", "prompt_lookup"])
 def test_a_seed_gives_the_same_draws_in_any_company(precise, tokenizer, texts, method):
     ours = speculator(precise, tokenizer, **METHODS[method])
-    seeds = [11, 12, 13, 14]
-    together = ids_of(ours.generate(texts[:4], seed=seeds, **SAMPLED))
-    alone = [ours.generate(text, seed=seed, **SAMPLED).token_ids for text, seed in zip(texts, seeds)]
-    turned = ids_of(ours.generate(texts[3::-1], seed=seeds[::-1], **SAMPLED))[::-1]
-    few = ids_of(speculator(precise, tokenizer, **METHODS[method], max_batch_size=2).generate(texts[:4], seed=seeds, **SAMPLED))
+    seeds, some = [11, 12, 13], texts[:3]
+    together = ids_of(ours.generate(some, seed=seeds, **SAMPLED))
+    alone = [ours.generate(text, seed=seed, **SAMPLED).token_ids for text, seed in zip(some, seeds)]
+    turned = ids_of(ours.generate(some[::-1], seed=seeds[::-1], **SAMPLED))[::-1]
+    few = ids_of(speculator(precise, tokenizer, **METHODS[method], max_batch_size=2).generate(some, seed=seeds, **SAMPLED))
     assert together == alone == turned == few
-    assert together != ids_of(ours.generate(texts[:4], seed=[s + 1 for s in seeds], **SAMPLED))
+    assert together != ids_of(ours.generate(some, seed=[s + 1 for s in seeds], **SAMPLED))
 
 
 @pytest.mark.parametrize("method", ["draft_model_k5", "draft_model_tree", "prompt_lookup", "token_recycling"])
 def test_the_match_rule_returns_the_very_tokens_of_plain_sampling(precise, tokenizer, texts, method):
-    options = {"temperature": 1.0, "top_p": 0.95, "seed": [3, 4, 5], "max_new_tokens": 20}
+    options = {"temperature": 1.0, "top_p": 0.95, "seed": [3, 4, 5], "max_new_tokens": 16}
     plain = speculator(precise, tokenizer, method="none").generate(texts[:3], **options)
     ours = speculator(precise, tokenizer, **METHODS[method], rule="match").generate(texts[:3], **options)
     assert ids_of(plain) == ids_of(ours)
@@ -253,12 +253,12 @@ def test_logprobs_are_those_of_a_direct_forward(target, drafter, tokenizer, text
     assert speculator((target, drafter), tokenizer, method="none").generate(texts[0], max_new_tokens=2).logprobs is None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["none", "draft_model_tree", "prompt_lookup", "token_recycling"])
 def test_pieces_of_a_stream_add_up_and_say_who_proposed(target, drafter, tokenizer, texts, method):
-    options = {"max_new_tokens": 40, "stop_strings": ["return", "\n\n", "self."]}
+    options = {"max_new_tokens": 24, "stop_strings": ["return", "\n\n", "self."]}
     ours = speculator((target, drafter), tokenizer, **METHODS[method])
     whole, pieces = ours.generate(texts[:3], **options), list(ours.stream(texts[:3], **options))
-    assert "stop" in {g.finish_reason for g in whole}
+    assert "stop" in {g.finish_reason for g in whole}, "no stop string was met: the test sees nothing"
     for n, one in enumerate(whole):
         mine = [piece for piece in pieces if piece.request == n]
         assert "".join(piece.text for piece in mine) == one.text
