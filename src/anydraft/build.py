@@ -53,8 +53,9 @@ def assemble(
     classes = {"drafters": cls, "control": discover.load("control", _control_for(num_assistant_tokens) if control == "auto" else control)}
     if "pace" in given:
         given = {**given, **given["pace"].given(parameters(classes["control"]), method)}
-    if rule != "auto":
-        classes["rules"] = discover.load("rules", rule)
+    named = getattr(cls, "rule", None) if rule == "auto" else rule  # a method may come with a rule of its own, and that rule with options
+    if named:
+        classes["rules"] = discover.load("rules", named)
     _refuse_unknown(classes, given, options)
     drafter = _make(cls, given, options, method)
     classes.setdefault("rules", discover.load("rules", _rule_for(drafter)))
@@ -112,9 +113,6 @@ def _refuse_unknown(classes: Mapping[str, Any], given: Mapping[str, Any], option
 
 def _rule_for(drafter: Any) -> str:
     """A determined draft is judged by matching, a sampled chain token by token, everything else by the tree rule."""
-    declared = getattr(drafter, "rule", None)  # a method whose paper comes with a rule of its own
-    if declared:
-        return declared
     if drafter.kinds == ("determined",):
         return "match"
     return "speculative_sampling" if drafter.chain else "recursive_rejection"
