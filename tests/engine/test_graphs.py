@@ -12,7 +12,8 @@ from anydraft.engine.transformers import TransformersModel
 def tiny(**changes):
     torch.manual_seed(0)
     config = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return LlamaForCausalLM(LlamaConfig(**{**config, "num_key_value_heads": 2, "max_position_embeddings": 512, "attn_implementation": "sdpa", **changes})).eval()
+    config |= {"num_key_value_heads": 2, "max_position_embeddings": 512, "attn_implementation": "sdpa"}
+    return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval()
 
 
 def steps(engine, count=60, width=1):

@@ -274,8 +274,8 @@ class TransformersModel:
 
     def _call(self, cache: SlotCache, tokens: Tensor, masks: dict[str, Tensor], position: Tensor, keep: int) -> Tensor:
         """The user's model as it is: logits, or last hidden states where the head is ours, of at least the last `keep` columns; 0: of all."""
-        run = self.model if self._head is None else self._head.body
-        output = run(
+        run: Any = self.model if self._head is None else self._head.body
+        output: Any = run(
             input_ids=tokens,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=position,
