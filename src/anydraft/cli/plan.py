@@ -24,11 +24,12 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan instead of a table.")] = False,
 ):
     """Rank candidates by modelled speed-up from measured acceptance and measured times, and say why."""
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
     from anydraft.cli.train import read
     from anydraft.core.errors import AnydraftError, BadOption
     from anydraft.loading import load
     from anydraft.planning.plan import examine, ranked
+    from anydraft.speculator import Speculator
 
     if objective not in ("latency", "throughput"):
         raise BadOption("there is no such objective", got=objective, expected="latency or throughput")

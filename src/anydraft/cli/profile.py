@@ -20,9 +20,10 @@ def profile(
     """Measure a draft level, v(n) for several n, and the reading of a token."""
     import torch
 
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
     from anydraft.engine.fingerprint import fingerprint
     from anydraft.planning.profile import Profile, costs
+    from anydraft.speculator import Speculator
 
     lengths, sizes = numbers("contexts", contexts), numbers("batches", batches)
     pair = Speculator.from_pretrained(model or zoo.path("target"), assistant_model or zoo.path("draft-bpe"), num_assistant_tokens=8)

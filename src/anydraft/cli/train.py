@@ -24,8 +24,9 @@ def train(
     limit: Annotated[int, typer.Option(help="Most prompts used.", min=4)] = 48,
 ):
     """Train a control that decides after each drafted token whether to draft another."""
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
     from anydraft.core.errors import BadOption, UnknownMethod, nearest
+    from anydraft.speculator import Speculator
 
     if control not in RECIPES:
         close = nearest(control, RECIPES)
