@@ -6,7 +6,7 @@ weight), the other half judge.
 
 Q by method: *union* leaves what the drafter puts on pruned or foreign tokens unproposed; *TLI* renormalises; *RDK* moves mass: (1 - w) q' + w s(q').
 `dense` has the kernel of the target laws' measured covariance, O(V^2); `first_order` and `prior` are our linear-time forms.
-`RDK as published` is the dense kernel alone, w = 1.
+`RDK dense alone` is the dense kernel alone, w = 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEMPERATURES = (0.6, 1.0)
 DRAFTERS = ("draft-bpe", "draft-spm")
 TAUS = (1e-2, 1e-3, 1e-4)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
-METHODS = ("union", "TLI", "RDK dense", "RDK first_order", "RDK prior", "RDK as published")
+METHODS = ("union", "TLI", "RDK dense", "RDK first_order", "RDK prior", "RDK dense alone")
 BEGIN, END = "<!-- rdk: begin -->", "<!-- rdk: end -->"
 
 
@@ -127,7 +127,7 @@ def experiment(name: str, laws: Laws, both: Any, temperatures: Sequence[float], 
                 tau, move, weight = _tuned(p_learn, q_learn, kernels, WEIGHTS)
                 found[f"RDK {form}"] = (_accepted(p, q, move(q), weight), weight, tau)
             tau, move, _ = _tuned(p_learn, q_learn, settings["dense"], (1.0,))
-            found["RDK as published"] = (_accepted(p, q, move(q), 1.0), 1.0, tau)
+            found["RDK dense alone"] = (_accepted(p, q, move(q), 1.0), 1.0, tau)
             for method in METHODS:
                 accepted, weight, tau = found[method]
                 value, gain = (_interval(x, judge.text) for x in (accepted, accepted - found["TLI"][0]))
@@ -199,7 +199,7 @@ def markdown(rows: Sequence[Row], command: str, places: int, facts: dict[str, An
 
 
 def _cell(row: Row) -> str:
-    weight = f", w = {row.weight:g}" if row.weight is not None and row.method != "RDK as published" else ""
+    weight = f", w = {row.weight:g}" if row.weight is not None and row.method != "RDK dense alone" else ""
     return f"{row.acceptance:.3f} [{row.low:.3f}, {row.high:.3f}]{weight}"
 
 

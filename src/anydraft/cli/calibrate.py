@@ -33,8 +33,9 @@ def calibrate(
     """Measure the target's mean law on its own texts, show how few tokens hold how much of it, and write it down."""
     _check(kind, output, tokens, temperature, batch_size, prune, d2t)
     texts = _texts(input_, bundled=model is None)
-    from anydraft import Speculator, zoo
+    from anydraft import zoo
     from anydraft.cli import _terminal
+    from anydraft.speculator import Speculator
     from anydraft.training.calibration import coverage, covered, measured
     from anydraft.vocabulary.pruning import PrunedHead, required_ids
     from anydraft.vocabulary.pruning import prune as pruned
