@@ -111,16 +111,17 @@ class Recorder:
         arguments = (tokens, position, slots, masks, held)
         if self._recording is None:
             self._record(arguments)
-            if self._stamp is None:
-                return None
-        agreed = self._agreed.setdefault(shape, set())
+        if self._recording is None:
+            return None
+        recording: Any = self._recording
+        agreed, recording = self._agreed.setdefault(shape, set()), self._recording
         if used in agreed or len(agreed) >= CHECKS:
             with torch.jit.optimized_execution(False):
-                return self._recording(*arguments)
+                return recording(*arguments)
         want = eager()
         try:
             with torch.jit.optimized_execution(False):
-                same = torch.equal(self._recording(*arguments), want)
+                same = torch.equal(recording(*arguments), want)
         except RuntimeError:
             same = False
         if not same:
@@ -132,7 +133,7 @@ class Recorder:
     def _record(self, arguments: tuple[Any, ...]) -> None:
         def forward(tokens: Tensor, position: Tensor, slots: Tensor, masks: list[Tensor], held: list[Tensor]) -> Tensor:
             used = masks[0].shape[-1]
-            layers = [_Layer(k, v, tokens.shape[0], slots, used) for k, v in zip(held[::2], held[1::2])]
+            layers: list[Any] = [_Layer(k, v, tokens.shape[0], slots, used) for k, v in zip(held[::2], held[1::2])]
             mask = dict(zip(self.kinds, masks)) if len(masks) > 1 else masks[0]
             given = {"attention_mask": mask, "position_ids": position, "past_key_values": Cache(layers=layers), "use_cache": True}
             return getattr(self.run(input_ids=tokens, **given), self.output)
