@@ -58,8 +58,7 @@ def resolve(assistant_model: Any, method: str, num_assistant_tokens: int | str, 
             given.put(name, value, name)
     _from_vllm(options.get("speculative_config"), given)
     values = given.values
-    first = [values.pop(name) for name in ("assistant_model", "method", "num_assistant_tokens")]
-    return Named(*first, values)
+    return Named(values.pop("assistant_model"), values.pop("method"), values.pop("num_assistant_tokens"), values)
 
 
 def _from_vllm(config: Any, given: _Given) -> None:

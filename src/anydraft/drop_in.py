@@ -165,7 +165,8 @@ class _Batch:
         sequences = torch.cat([self.input_ids, new], 1)
         if not self.config.return_dict_in_generate:
             return sequences
-        return GenerateDecoderOnlyOutput(sequences=sequences, scores=kept.scores(sequences), logits=kept.logits())
+        fields: dict[str, Any] = {"sequences": sequences, "scores": kept.scores(sequences), "logits": kept.logits()}
+        return GenerateDecoderOnlyOutput(**fields)
 
 
 def _shown(thing: Any, padding: Tensor) -> Any:
@@ -330,7 +331,7 @@ class _Kept:
         batch, start = self.batch, self.batch.input_ids.shape[1]
         made = []
         for b, row in enumerate(self.rows):
-            chain = batch._library(b, warped=bool(batch.config.do_sample))
+            chain: Any = batch._library(b, warped=bool(batch.config.do_sample))
             made.append([chain(sequences[b : b + 1, : start + t], logits[None].clone())[0] for t, logits in enumerate(row)])
         return self._columns(made)
 

@@ -152,7 +152,7 @@ class Options:
                 raise BadOption("seed is not usable", got=repr(seed), expected="an integer of at most 64 bits, or one per prompt")
         if len(seeds) != prompts:
             raise BadOption("seed does not fit the prompts", got=f"{len(seeds)} seeds", expected=f"one, or {prompts}")
-        return [int(s) for s in seeds]
+        return [s for s in seeds if isinstance(s, int)]
 
 
 def _spread(seed: int, n: int) -> list[int]:

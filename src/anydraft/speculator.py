@@ -424,13 +424,13 @@ class _Run:
         spent = getattr(self.owner.schedule, "report", dict)()
         for metrics in self.metrics.values() if spent else ():
             metrics.schedule = spent
-        tell = getattr(self.parts.control, "report", None)
-        for slot, metrics in self.metrics.items() if tell is not None else ():
-            metrics.notes = tell(self.requests[slot])
-        explain = getattr(self.parts.drafter, "reason", None)
-        for slot, metrics in self.metrics.items() if explain is not None else ():
-            metrics.method, measured = explain(slot)
-            metrics.reason = f"{metrics.reason}; {measured}"
+        tell, explain = getattr(self.parts.control, "report", None), getattr(self.parts.drafter, "reason", None)
+        for slot, metrics in self.metrics.items():
+            if tell is not None:
+                metrics.notes = tell(self.requests[slot])
+            if explain is not None:
+                metrics.method, measured = explain(slot)
+                metrics.reason = f"{metrics.reason}; {measured}"
         return [
             Generation(
                 text=end.text,

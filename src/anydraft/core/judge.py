@@ -116,7 +116,8 @@ def _chain(tokens: list[int]) -> Draft:
     ids = torch.tensor([tokens], dtype=torch.int64)
     place = torch.arange(len(tokens))[None]
     return Draft(
-        tokens=ids, parent=place - 1, live=torch.ones_like(ids, dtype=torch.bool), kind=torch.zeros_like(ids), index=torch.full_like(ids, -1), levels=len(tokens)
+        tokens=ids, parent=place - 1, live=torch.ones_like(ids, dtype=torch.bool), kind=torch.zeros_like(ids),
+        index=torch.full_like(ids, -1), levels=len(tokens)
     )
 
 

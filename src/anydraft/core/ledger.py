@@ -96,7 +96,7 @@ class Ledger:
             self.ahead.append(node.token)
         return True
 
-    def add_rows(self, epoch: int, start: int, rows: Sequence[Any]) -> bool:
+    def add_rows(self, epoch: int, start: int, rows: Any) -> bool:
         """Notes rows; a position keeps the first it got. False if they are stale."""
         if not self.current(epoch):
             return False

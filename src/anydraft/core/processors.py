@@ -76,7 +76,11 @@ class Behind:
         return self.inner(torch.cat([self.padding[None].to(input_ids.device), input_ids], 1), scores)
 
 
-def warpers(temperature: float, top_k: int, top_p: float, min_p: float) -> LogitsProcessorList:
+Processors = Any
+"""A transformers `LogitsProcessorList`; its annotations ask for `LongTensor`, which no function of torch is annotated to return."""
+
+
+def warpers(temperature: float, top_k: int, top_p: float, min_p: float) -> Processors:
     """The processors that shape a sampled law, in transformers' order."""
     chain = LogitsProcessorList()
     if temperature != 1.0:
@@ -94,9 +98,9 @@ def warpers(temperature: float, top_k: int, top_p: float, min_p: float) -> Logit
 class Recipe:
     """One request's processors, split by what they look at."""
 
-    by_row: LogitsProcessorList  # look at one row of logits alone
-    by_prefix: LogitsProcessorList  # need the prefix; run after `by_row`'s bias, before the warpers
-    warp: LogitsProcessorList  # empty at temperature 0
+    by_row: Processors  # look at one row of logits alone
+    by_prefix: Processors  # need the prefix; run after `by_row`'s bias, before the warpers
+    warp: Processors  # empty at temperature 0
     greedy: bool
     key: tuple[Any, ...] | None  # equal keys, equal laws from equal logits; None if the prefix matters
     users: tuple[Any, ...]

@@ -79,10 +79,12 @@ def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model
 
 def stacked(laws: Sequence[Law]) -> Law:
     """One law of R rows from R laws of one row."""
-    if all(isinstance(law, Point) for law in laws):
-        return Point(torch.cat([law.ids for law in laws], 1), laws[0].width, laws[0].dtype)
-    if all(isinstance(law, Subset) and law.ids is laws[0].ids for law in laws):
-        return Subset(laws[0].ids, torch.cat([law.probs for law in laws], 1), laws[0].width)
+    points = [law for law in laws if isinstance(law, Point)]
+    if len(points) == len(laws):
+        return Point(torch.cat([law.ids for law in points], 1), points[0].width, points[0].dtype)
+    subsets = [law for law in laws if isinstance(law, Subset)]
+    if len(subsets) == len(laws) and all(law.ids is subsets[0].ids for law in subsets):
+        return Subset(subsets[0].ids, torch.cat([law.probs for law in subsets], 1), subsets[0].width)
     if all(isinstance(law, (Dense, Point)) for law in laws):
         return Dense(torch.stack([law.rows(0) for law in laws], 1))
     return Joined(laws, range(len(laws)))

@@ -1,7 +1,8 @@
 """When a request ends, and what its text is: decided per emitted token, in order, per request, after the rule.
 
 `token_ids` keep the token that completes a stop string or is the end-of-sequence token; `text` ends before the stop string
-(unless `include_stop_str_in_output`) and shows no end-of-sequence token. Stop strings are looked for in the generated text, wherever tokens and blocks divide it.
+(unless `include_stop_str_in_output`) and shows no end-of-sequence token. Stop strings are looked for in the
+generated text, wherever tokens and blocks divide it.
 """
 
 from __future__ import annotations

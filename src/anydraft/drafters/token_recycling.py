@@ -4,7 +4,8 @@ Source:   Luo et al. 2024, arXiv:2408.08696
 Kinds:    determined
 Needs:    nothing
 Cost:     one gather per level to draft; one top-k of N x V scores per step to learn
-Differs:  the table is seeded from nothing else than scored nodes; unseen rows give no nodes instead of token 0; one table per request, so that runs do not depend on their order
+Differs:  the table is seeded from nothing else than scored nodes; unseen rows give no nodes instead of token 0;
+          one table per request, so that runs do not depend on their order
 """
 
 from __future__ import annotations

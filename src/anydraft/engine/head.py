@@ -22,7 +22,7 @@ class HeadRows:
     def __init__(self, model: Any, ids: Tensor):
         self.ids = ids
         head = model.get_output_embeddings()
-        self.body = getattr(model, model.base_model_prefix, None)
+        self.body: Any = getattr(model, model.base_model_prefix, None)
         self.plain = head is not None and self.body is not None and self.body is not model
         if self.plain:
             at = ids.to(head.weight.device)

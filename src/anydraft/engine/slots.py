@@ -101,8 +101,8 @@ class SlotCache(Cache):
         """The slot for padding."""
         return self.capacity - 1
 
-    def _tensors(self) -> list[tuple[SlotLayer, str, Tensor]]:
-        held = [(layer, name, getattr(layer, name)) for layer in self.layers for name in ("keys", "values")]
+    def _tensors(self) -> list[tuple[Any, str, Tensor]]:
+        held: list[tuple[Any, str, Any]] = [(layer, name, getattr(layer, name)) for layer in self.layers for name in ("keys", "values")]
         return [(layer, name, tensor) for layer, name, tensor in held if tensor is not None]
 
     def resize(self, rows: int, capacity: int) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import simpy
+from simpy.core import EmptySchedule
 
 from anydraft.core.messages import DRAFTER, Answer, Cancel, Cancelled, Command, Drafted, Node, Run, Scored, Verify
 
@@ -66,7 +67,7 @@ class VirtualClock:
         while not self._inbox:
             try:
                 self._loop.step()
-            except simpy.core.EmptySchedule:
+            except EmptySchedule:
                 return None
         return self._inbox.popleft()
 

@@ -90,7 +90,7 @@ class Parallel:
         check(rule, drafter)
         laws = Laws()
         learns = hasattr(drafter, "keep")
-        unit = 1 if tuple(drafter.kinds) == ("independent",) else self.lookahead
+        unit = 1 if tuple(getattr(drafter, "kinds", ())) == ("independent",) else self.lookahead
         self.spent = Spent()
         context = refill(None)
         while context is not None:

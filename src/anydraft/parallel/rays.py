@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -71,11 +72,12 @@ class Rays:
     ):
         try:
             import ray
+            from ray.exceptions import GetTimeoutError, RayError
         except ImportError:
             raise BadOption("executor 'ray' needs Ray", next_step="pip install 'anydraft[ray]'") from None
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
         self.replicas, self.tasks = len(targets), 0
         made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=3)
@@ -86,7 +88,7 @@ class Rays:
         for n, actor in self.actors.items():
             try:
                 ray.get(actor.ready.remote(), timeout=300)
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            except (RayError, GetTimeoutError) as error:
                 self._answers.append(Failed(n, None, f"its actor could not be made: {str(error).splitlines()[0]}", "dead"))
 
     @property

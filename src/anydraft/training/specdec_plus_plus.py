@@ -31,7 +31,7 @@ class Head(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(blocks))
         self.out = torch.nn.Linear(width, 2)
         for block in self.blocks:
-            torch.nn.init.zeros_(block.weight)  # a residual block starts as the identity
+            torch.nn.init.zeros_(block.get_parameter("weight"))  # a residual block starts as the identity
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """See the class."""

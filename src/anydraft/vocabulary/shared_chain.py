@@ -71,6 +71,6 @@ class SharedChain:
         reading = Reading(law=law, column=lambda t: self.place.to(t.device)[t], fed=lambda t: self.t2d.to(t.device)[t])
         draft = draw_chain(self.model, context, size, noise, own=own, reading=reading)
         for slot, tokens, live in zip(context.slot.tolist(), draft.tokens.tolist(), draft.live.tolist()) if draft.nodes else ():
-            ids = self.t2d[tokens[: sum(live)]].tolist()
-            self.contexts.drafted(slot, ids[: ids.index(-1)] if -1 in ids else ids)
+            fed = self.t2d[tokens[: sum(live)]].tolist()
+            self.contexts.drafted(slot, fed[: fed.index(-1)] if -1 in fed else fed)
         return draft
