@@ -59,7 +59,7 @@ def test_a_peer_that_rewrites_its_drafter_does_not_touch_ours(other):
     before = fingerprint(other.drafter), fingerprint(other.target)
     rivals, _ = peers.contenders("transformers", other, Settings(temperature=1.0))
     (row,) = [m for m in measure_round(rivals, job(other, 6, 1.0), 0, 0) if "TLI" in m.contender]
-    assert row.error is None and row.tokens == 6
+    assert row.error is None and 1 <= row.tokens <= 6  # it samples, and may end early
     again, _ = peers.contenders("transformers", other, Settings(temperature=0.5))
     assert again[-1] is rivals[-1]  # a second one in the same process would fail
     assert (fingerprint(other.drafter), fingerprint(other.target)) == before

@@ -49,6 +49,16 @@ def test_the_model_is_as_it_was():
     assert [(id(p), p.requires_grad, p.data_ptr()) for p in model.parameters()] == before and before[0][1]
 
 
+def test_a_new_cache_begins_with_the_model_itself():
+    """A prompt of one token: the first forward of a text has a shape that is long trusted, and no slots to write to yet."""
+    engine = TransformersModel(tiny())
+    steps(engine, 40)
+    assert engine._recorder._agreed[1, 1]
+    engine.reset()
+    short = Context.start([Request(prompt=torch.tensor([3]), max_new_tokens=4)])
+    assert torch.equal(engine.score(short, Draft.empty(1)).logits, TransformersModel(engine.model).score(short, Draft.empty(1)).logits)
+
+
 def test_a_model_with_hooks_runs_itself_and_calls_them():
     model, called = tiny(), []
     model.model.layers[0].register_forward_hook(lambda *a: called.append(1))

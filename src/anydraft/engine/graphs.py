@@ -108,12 +108,13 @@ class Recorder:
         if self._seen <= AFTER:
             return None
         held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        if any(tensor is None for tensor in held):  # a new cache is allocated by the model's own first forward
+            return None
         arguments = (tokens, position, slots, masks, held)
         if self._recording is None:
             self._record(arguments)
         if self._recording is None:
             return None
-        recording: Any = self._recording
         agreed, recording = self._agreed.setdefault(shape, set()), self._recording
         if used in agreed or len(agreed) >= CHECKS:
             with torch.jit.optimized_execution(False):
