@@ -26,7 +26,7 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing torch first: about 200 MB to download for a CPU build, several GB with CUDA (choose with TORCH_INDEX=...)."
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,plan,bench]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,plan,bench,ray]"
 	@touch $@
 
 demo: install
