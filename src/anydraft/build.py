@@ -84,7 +84,7 @@ def fitted(parameter: inspect.Parameter, value: Any) -> Any:
 
     Raises BadOption where it has another: a wrong type would otherwise surface in the middle of a generation.
 
-    >>> def part(branching: "tuple[int, ...]" = ()): ...
+    >>> def part(branching: tuple[int, ...] = ()): ...
     >>> fitted(inspect.signature(part).parameters["branching"], 3)
     (3,)
     """

@@ -14,6 +14,8 @@ from anydraft.vocabulary.alignment import Aligner
 from anydraft.vocabulary.bytes import ByteVocabulary, same_vocabulary
 from anydraft.vocabulary.intersection import Intersection
 
+MOST = 0.9  # share of the target's ids above which there is next to nothing to redistribute
+
 
 class Pair:
     """The two vocabularies of a Speculator, read when somebody asks and kept.
@@ -74,7 +76,8 @@ class Pair:
         both = self.aligner.intersection
         if not both.size:
             return ["slem"], "the drafter's vocabulary has no token in common with the target's"
-        order = ["tli", "slem"] if sampled else ["slem", "tli"]
+        # moving mass to tokens that are not shared can only help a sampled request, and only where many are not
+        order = ["tli", "slem", *(["rdk"] if both.size < MOST * both.target.width else [])] if sampled else ["slem", "tli"]
         why = "sampling favours the intersection" if sampled else "greedy decoding favours matching strings"
         return order, f"the drafter has another vocabulary ({both.size} common tokens of {both.target.width}); {why}"
 

@@ -53,33 +53,42 @@ def child_with(draft: Draft, current: Tensor, token: Tensor) -> tuple[Tensor, Te
     return hit.any(-1), hit.to(torch.uint8).argmax(-1)
 
 
-def joined(drafts: Sequence[Draft]) -> Draft:
-    """One draft with the nodes of several, for the same rows: each one's trees stand beside the others', in this order."""
-    drafts = [d for d in drafts if d.nodes] or list(drafts[:1])
+def by_row(drafts: Sequence[Draft], which: Tensor) -> Draft:
+    """One draft whose row b is row b of drafts[which[b]]. A row's nodes keep their numbers, so its decisions are those it would take alone.
+
+    Args:
+        drafts: for the same rows. which: i64[B].
+    """
     if len(drafts) == 1:
         return drafts[0]
-    device = drafts[0].tokens.device
-    starts = [sum(d.nodes for d in drafts[:i]) for i in range(len(drafts))]
+    device, most = drafts[0].tokens.device, max(d.nodes for d in drafts)
+    starts = [most * i for i in range(len(drafts))]  # of each draft's laws; a draft has no more laws than nodes
     names = list(dict.fromkeys(name for d in drafts for name in d.proposer))
+    place = torch.arange(most, device=device)
 
-    def side_by_side(of: Callable[[Draft, int], Tensor]) -> Tensor:
-        return torch.cat([of(d, i).to(device) for i, d in enumerate(drafts)], 1)
+    def rows(of: Callable[[Draft, int], Tensor], padding: Tensor) -> Tensor:
+        made = padding.expand(len(which), most)
+        for i, d in enumerate(drafts):
+            wide = torch.cat([of(d, i).to(device), padding.expand(len(which), most)[:, d.nodes :]], 1)
+            made = torch.where((which.to(device) == i)[:, None], wide, made)
+        return made
 
-    def source(d: Draft) -> Tensor:
+    def source(d: Draft, i: int) -> Tensor:
         own = torch.tensor([names.index(name) for name in d.proposer], device=d.tokens.device)
         return own[torch.zeros_like(d.tokens) if d.source is None else d.source]
 
+    laws = [(d.law, start) for d, start in zip(drafts, starts) if d.law is not None]
     return Draft(
-        tokens=side_by_side(lambda d, i: d.tokens),
-        parent=side_by_side(lambda d, i: torch.where(d.parent < 0, -1, d.parent + starts[i])),
-        live=side_by_side(lambda d, i: d.live),
-        kind=side_by_side(lambda d, i: d.kind),
-        index=side_by_side(lambda d, i: torch.where(d.index < 0, -1, d.index + starts[i])),  # a draft has no more laws than nodes
-        law=Joined(*zip(*laws)) if (laws := [(d.law, s) for d, s in zip(drafts, starts) if d.law is not None]) else None,
+        tokens=rows(lambda d, i: d.tokens, torch.zeros_like(place)),
+        parent=rows(lambda d, i: d.parent, place - 1),
+        live=rows(lambda d, i: d.live, torch.zeros_like(place, dtype=torch.bool)),
+        kind=rows(lambda d, i: d.kind, torch.zeros_like(place)),
+        index=rows(lambda d, i: torch.where(d.index < 0, -1, d.index + starts[i]), torch.full_like(place, -1)),
+        law=Joined(*zip(*laws)) if laws else None,
         levels=max(d.levels for d in drafts),
-        chain=False,
+        chain=all(d.chain for d in drafts),
         proposer=tuple(names),
-        source=side_by_side(lambda d, i: source(d)),
+        source=rows(source, torch.zeros_like(place)),
         forwards=sum(d.forwards for d in drafts),
     )
 

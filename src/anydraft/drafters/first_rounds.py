@@ -17,7 +17,7 @@ import torch
 
 from anydraft.core.records import Context, Draft, Size, Step
 from anydraft.core.roles import Drafter, Noise
-from anydraft.core.tree import joined
+from anydraft.core.tree import by_row
 
 
 class FirstRounds:
@@ -51,14 +51,15 @@ class FirstRounds:
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`."""
         picks = [self._pick(slot) for slot in context.slot.tolist()]
-        drafts = []
+        drafts, which = [], torch.zeros(context.size, dtype=torch.int64)
         for name, drafter in self.drafters.items():
             mine = torch.tensor([pick == name for pick in picks])
             if bool((mine & (size.depth > 0)).any()):
                 wish = dataclasses.replace(size, depth=size.depth.masked_fill(~mine, 0), nodes=size.nodes.masked_fill(~mine, 0))
                 draft = drafter.propose(context, wish, noise)
+                which = which.masked_fill(mine, len(drafts))
                 drafts.append(dataclasses.replace(draft, proposer=(name,) if draft.source is None else draft.proposer))
-        return joined(drafts) if drafts else Draft.empty(context.size)
+        return by_row(drafts, which) if drafts else Draft.empty(context.size)
 
     def keep(self, step: Step) -> None:
         """Counts accepted tokens of trial steps, and passes the step on."""

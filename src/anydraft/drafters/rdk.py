@@ -66,6 +66,7 @@ class RDK:
         self.missing = torch.ones(vocab_size, dtype=torch.bool)
         self.missing[self.shared.target_ids] = False
         self._rows: dict[int, _Row] = {}
+        self._proposed: Draft | None = None
 
     @property
     def forwards(self) -> int:
@@ -81,19 +82,27 @@ class RDK:
         def change(law: Law, requests: Sequence[Request]) -> Law:
             return Mixture(law, tuple(row.moved for row in rows), weight)
 
-        return self.shared.propose(context, size, noise, change)
+        self._proposed = self.shared.propose(context, size, noise, change)
+        return self._proposed
 
     def keep(self, step: Step) -> None:
-        """Learns from the positions that were judged: the accepted ones and the first that was not."""
+        """Learns from the positions that were judged: the accepted ones and the first that was not.
+
+        A greedy target's token is in the intersection or it is not, so there is nothing to tune for such a request. What counts is what was
+        proposed here, row by row: the step's draft may hold other rows' nodes of other drafters beside it.
+        """
+        draft, self._proposed = self._proposed, None
+        levels = _mixtures(draft) if draft is not None else []
         for b, (slot, request) in enumerate(zip(step.before.slot.tolist(), step.before.requests)):
+            if request.temperature == 0:
+                continue
             row = self._row(slot, request)
-            judged = min(len(step.path[b]) + 1, int(step.draft.live[b].sum()) if step.draft.nodes else 0)
-            at = [torch.full((step.before.size,), i) for i in range(max(1, judged))]
             if self.mean is None:
-                row.see(step.scores.law.rows(at[0])[b])
+                row.see(step.scores.law.rows(0)[b])
+            judged = min(len(step.path[b]) + 1, int(draft.live[b].sum())) if draft is not None and levels else 0
             if judged and self.fixed is None and row.ready:
-                p = torch.stack([step.scores.law.rows(i)[b] for i in at[:judged]])
-                q = torch.stack([_unmixed(step.draft.law, i)[b] for i in at[:judged]])
+                p = torch.stack([step.scores.law.rows(i)[b] for i in range(judged)])
+                q = torch.stack([levels[i].inner.rows(0)[b] for i in range(judged)])
                 row.mixing.learn(p, q, row.moved(q))
 
     def _row(self, slot: int, request: Request) -> _Row:
@@ -103,10 +112,10 @@ class RDK:
         return held
 
 
-def _unmixed(law: Any, index: Tensor) -> Tensor:
-    """f[B, V]: q' of one level of the draft, whose laws were drawn from one after the other."""
-    level = law.laws[int(index[0])] if hasattr(law, "laws") else law
-    return level.inner.rows(0)
+def _mixtures(draft: Draft) -> list[Mixture]:
+    """The laws of a chain, level by level."""
+    laws = [] if draft.law is None else getattr(draft.law, "laws", [draft.law])
+    return [law for law in laws if isinstance(law, Mixture)]
 
 
 class _Row:
