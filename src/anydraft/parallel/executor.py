@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from anydraft.core.messages import DRAFTER, Answer, Cancelled, Command, Failed, Run, Verify
+from anydraft.parallel.inbox import Asked
 from anydraft.parallel.worker import Scorer, Stale, Writer
 
 Builder = Callable[[], Any]
@@ -43,7 +44,7 @@ def worker_of(number: int, build: Builder) -> Scorer | Writer:
     return Writer(build()) if number == DRAFTER else Scorer(build())
 
 
-def serve(worker: Scorer | Writer, number: int, order: Command, cancelled: Callable[[], bool], reply: Callable[[Answer], None]) -> None:
+def serve(worker: Scorer | Writer, number: int, order: Command, cancelled: Asked, reply: Callable[[Answer], None]) -> None:
     """Does one command and sends whatever is to be said about it: results, `Cancelled`, or `Failed`.
 
     Every `Verify` gets exactly one answer; a cancelled `Run` needs none.

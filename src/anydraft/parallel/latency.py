@@ -16,8 +16,9 @@ from torch import Tensor
 from anydraft.core.noise import hashed
 from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Scores
+from anydraft.parallel.inbox import Asked, Never
 
-_LOOK = 0.002  # seconds between two looks at whether the task was cancelled
+_SPIN = 0.0002  # seconds; a sleep ends this much too late now and then, so the last of a wait is spent looking at the clock
 
 
 class Slowed:
@@ -26,14 +27,14 @@ class Slowed:
     def __init__(self, inner: Any, seconds: float):
         self.inner, self.seconds = inner, seconds
         self.vocab_size, self.max_length = inner.vocab_size, inner.max_length
-        self._cancelled: Callable[[], bool] = lambda: False
+        self._cancelled: Asked = Never()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def watch(self, cancelled: Callable[[], bool]) -> None:
+    def watch(self, cancelled: Asked) -> None:
         """Takes the question whether the task at hand was cancelled."""
         self._cancelled = cancelled
 
@@ -52,8 +53,11 @@ class Slowed:
     def _slowly(self, work: Callable[..., Any], *arguments: Any) -> Any:
         end = time.perf_counter() + self.seconds
         result = work(*arguments)
-        while (left := end - time.perf_counter()) > 0 and not self._cancelled():
-            time.sleep(min(left, _LOOK))
+        left = end - time.perf_counter() - _SPIN
+        if left > 0 and self._cancelled.wait(left):
+            return result
+        while time.perf_counter() < end and not self._cancelled():
+            pass
         return result
 
 

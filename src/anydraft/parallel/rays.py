@@ -1,70 +1,60 @@
-"""Workers as Ray actors, on this machine or on a cluster: one actor per target replica and one for the drafter, placed by Ray."""
+"""Workers as Ray actors, on this machine or on a cluster: one actor per target replica and one for the drafter.
+
+Ray places the actors, gives them their resources, and ends them. Messages take a connection of their own from each actor to the caller: a call of an
+actor costs some milliseconds on a small machine, more than a drafted token.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
+import os
+import secrets
+import socket
+import struct
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from multiprocessing import AuthenticationError, connection
 from typing import Any
 
 from anydraft.core.errors import BadOption
-from anydraft.core.messages import DRAFTER, Answer, Cancel, Command, Failed, Open, Run
-from anydraft.parallel.executor import Builder, serve, worker_of
+from anydraft.core.messages import DRAFTER, Failed
+from anydraft.parallel.executor import Builder
+from anydraft.parallel.pipes import Pipes, work
 
-_OPENING = 30.0  # seconds; an actor that has not even opened a request by then is left to the watchdog
+_PATIENCE = 300.0  # seconds until all actors must have been placed and have built their models
+_HANDSHAKE = 10  # seconds, whole
 
 
 class Actor:
-    """One worker. `do` and `cancel` run in threads of their own, so that a cancel is heard during a forward."""
+    """One worker: calls the caller and serves until it hangs up."""
 
     def __init__(self, number: int, build: Builder, threads: int):
+        self.number, self.build, self.threads = number, build, threads
+
+    def serve(self, address: tuple[str, int], key: bytes) -> None:
+        """Returns when the connection ends."""
         import torch
 
-        torch.set_num_threads(threads)
-        self.number, self.worker, self.through = number, worker_of(number, build), 0
-        self._one = threading.Lock()
-
-    def ready(self) -> int:
-        """Its number, once its model is made."""
-        return self.number
-
-    def cancel(self, through: int) -> None:
-        """Tasks up to this number are cancelled."""
-        self.through = max(self.through, through)
-
-    def do(self, order: Command) -> list[Answer]:
-        """All answers to a command."""
-        said: list[Answer] = []
-        with self._one:
-            serve(self.worker, self.number, order, self._asker(order), said.append)
-        return said
-
-    def run(self, order: Command) -> Iterator[list[Answer]]:
-        """The answers to a run, as they come."""
-        cancelled = self._asker(order)
-        with self._one:
-            try:
-                for answer in self.worker.do(order, cancelled):
-                    yield [answer]
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, the coordinator must hear of it
-                yield [Failed(self.number, getattr(order, "task", None), f"{type(error).__name__}: {error}", "free")]
-
-    def _asker(self, order: Command):
-        task = getattr(order, "task", None)
-        return lambda: task is not None and task <= self.through
+        torch.set_num_threads(self.threads)
+        line = socket.create_connection(address, timeout=_HANDSHAKE)
+        line.settimeout(None)
+        pipe = _pipe(line)
+        connection.answer_challenge(pipe, key)
+        connection.deliver_challenge(pipe, key)
+        pipe.send(self.number)
+        work(self.number, self.build, pipe)
 
 
-class Rays:
+class Rays(Pipes):
     """See `Executor`.
 
     Args:
         targets, drafter: picklable builders.
         address: of a running cluster (`ray start --head`); None: a new one on this machine, or the one that is connected to already.
-        gpus: of each worker.
+        cpus, gpus: of each worker; threads: torch threads of each.
     Raises:
-        BadOption: Ray is not installed.
+        BadOption: Ray is not installed, or no actor could be made.
     """
 
     def __init__(
@@ -72,74 +62,67 @@ class Rays:
     ):
         try:
             import ray
-            from ray.exceptions import GetTimeoutError, RayError
         except ImportError:
             raise BadOption("executor 'ray' needs Ray", next_step="pip install 'anydraft[ray]'") from None
+        super().__init__(len(targets))
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        self.replicas, self.tasks = len(targets), 0
-        made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=3)
+        made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus)
         self.actors = {n: made.remote(n, build, threads) for n, build in builders.items()}
-        self._pending: dict[Any, int] = {}
-        self._streams: dict[Any, int] = {}
-        self._answers: deque[Answer] = deque()
-        for n, actor in self.actors.items():
-            try:
-                ray.get(actor.ready.remote(), timeout=300)
-            except (RayError, GetTimeoutError) as error:
-                self._answers.append(Failed(n, None, f"its actor could not be made: {str(error).splitlines()[0]}", "dead"))
+        key = secrets.token_bytes(32)
+        with socket.create_server((ray.util.get_node_ip_address(), 0), backlog=len(builders)) as door:
+            door.settimeout(0.2)
+            calls = {actor.serve.remote(door.getsockname()[:2], key): n for n, actor in self.actors.items()}
+            self._admit(door, key, calls, time.perf_counter() + _PATIENCE)
+        self.greet(_PATIENCE)
 
-    @property
-    def now(self) -> float:
-        """Seconds."""
-        return time.perf_counter()
+    def _admit(self, door: socket.socket, key: bytes, calls: dict[Any, int], end: float) -> None:
+        """Takes the actors' connections, until all are there, gone or too late."""
+        while waiting := {call: n for call, n in calls.items() if n not in self._pipes}:
+            with contextlib.suppress(TimeoutError):
+                self._greeted(door.accept()[0], key)
+                continue
+            ended, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+            late = [] if time.perf_counter() < end else [call for call in waiting if call not in ended]
+            for call in [*ended, *late]:
+                number = calls.pop(call)
+                self._answers.append(Failed(number, None, f"its actor could not be made: {self._why(call) if call in ended else 'no sign of it'}", "dead"))
 
-    def send(self, order: Command) -> None:
-        """See `Executor.send`."""
-        if isinstance(order, Open):
-            opened = {actor.do.remote(order): n for n, actor in self.actors.items()}
-            self._pending |= opened  # an actor with several threads keeps no order: nothing follows before all have opened
-            self._ray.wait(list(opened), num_returns=len(opened), timeout=_OPENING)
-        elif isinstance(order, Cancel):
-            if order.worker in self.actors:
-                self.actors[order.worker].cancel.remote(order.task)
-        elif isinstance(order, Run) and order.worker in self.actors:
-            self._streams[self.actors[order.worker].run.options(num_returns="streaming").remote(order)] = order.worker
-        elif order.worker in self.actors:
-            self._pending[self.actors[order.worker].do.remote(order)] = order.worker
-
-    def receive(self, timeout: float | None = None) -> Answer | None:
-        """See `Executor.receive`."""
-        end = None if timeout is None else time.perf_counter() + timeout
-        while not self._answers:
-            left = None if end is None else max(0.0, end - time.perf_counter())
-            waiting = [*self._pending, *self._streams]
-            if not waiting:
-                return None
-            ready, _ = self._ray.wait(waiting, num_returns=1, timeout=left)
-            if not ready:
-                return None
-            self._take(ready[0])
-        return self._answers.popleft()
-
-    def _take(self, reference: Any) -> None:
-        streamed = reference in self._streams
-        number = self._streams[reference] if streamed else self._pending.pop(reference)
+    def _greeted(self, line: socket.socket, key: bytes) -> None:
+        """A connection, if it is an actor of ours that is there."""
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE, 0))  # a stranger may say nothing
+        pipe = _pipe(line)
         try:
-            self._answers += self._ray.get(next(reference) if streamed else reference)
-        except StopIteration:
-            del self._streams[reference]
+            connection.deliver_challenge(pipe, key)
+            connection.answer_challenge(pipe, key)
+            number = pipe.recv()
+        except (OSError, EOFError, AuthenticationError):
+            pipe.close()
+            return
+        with socket.socket(fileno=os.dup(pipe.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        self.add(number, pipe)
+
+    def _why(self, call: Any) -> str:
+        try:
+            self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            self._streams.pop(reference, None)
-            self.actors.pop(number, None)
-            self._answers.append(Failed(number, None, f"its actor is gone: {str(error).splitlines()[0]}", "dead"))
+            return str(error).strip().splitlines()[-1]
+        return "it ended"
 
     def close(self) -> None:
         """See `Executor.close`."""
+        self.hang_up()
         for actor in self.actors.values():
             self._ray.kill(actor)
         self.actors = {}
         if self._mine and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+def _pipe(line: socket.socket) -> Any:
+    """A connection for messages that go out at once."""
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection.Connection(line.detach())

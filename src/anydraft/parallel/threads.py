@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
-from anydraft.core.messages import DRAFTER, Answer, Cancel, Command, Failed, Open
+from anydraft.core.messages import DRAFTER, Answer, Command, Failed, Open
 from anydraft.parallel.executor import Builder, serve, worker_of
+from anydraft.parallel.inbox import Inbox
+
+_PARTING = 2.0  # seconds at the interpreter's end for forwards that are under way: torch aborts the process if one outlives the interpreter
 
 
 class Threads:
@@ -22,14 +27,13 @@ class Threads:
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
         self.replicas, self.tasks = len(targets), 0
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        self._orders: dict[int, queue.SimpleQueue[Command | None]] = {n: queue.SimpleQueue() for n in builders}
-        self._through = dict.fromkeys(builders, 0)  # tasks up to this number are cancelled, per worker
-        self._closed = False
+        self._inboxes = {n: Inbox() for n in builders}
         self.threads = [
             threading.Thread(target=self._loop, args=(n, build), name=f"anydraft-{'drafter' if n < 0 else n}", daemon=True) for n, build in builders.items()
         ]
         for thread in self.threads:
             thread.start()
+        _OPEN.add(self)
 
     @property
     def now(self) -> float:
@@ -38,13 +42,9 @@ class Threads:
 
     def send(self, order: Command) -> None:
         """See `Executor.send`."""
-        if isinstance(order, Open):
-            for orders in self._orders.values():
-                orders.put(order)
-        elif isinstance(order, Cancel):
-            self._through[order.worker] = max(self._through.get(order.worker, 0), order.task)
-        elif order.worker in self._orders:
-            self._orders[order.worker].put(order)
+        for number in self._inboxes if isinstance(order, Open) else [order.worker]:
+            if number in self._inboxes:
+                self._inboxes[number].put(order)
 
     def receive(self, timeout: float | None = None) -> Answer | None:
         """See `Executor.receive`."""
@@ -54,16 +54,28 @@ class Threads:
             return None
 
     def close(self) -> None:
-        """See `Executor.close`. A forward that is under way ends by itself; the threads are daemons."""
-        self._closed = True
-        for orders in self._orders.values():
-            orders.put(None)
+        """See `Executor.close`. A forward that is under way ends by itself."""
+        for inbox in self._inboxes.values():
+            inbox.close()
 
     def _loop(self, number: int, build: Builder) -> None:
+        inbox = self._inboxes[number]
         try:
             worker = worker_of(number, build)
-            while (order := self._orders[number].get()) is not None and not self._closed:
-                task = getattr(order, "task", None)
-                serve(worker, number, order, lambda task=task: self._closed or (task is not None and task <= self._through[number]), self._answers.put)
+            while (order := inbox.get()) is not None:
+                serve(worker, number, order, inbox.asked(order), self._answers.put)
         except BaseException as error:  # noqa: BLE001 - a thread must not die unheard
             self._answers.put(Failed(number, None, f"its thread ended: {type(error).__name__}: {error}", "dead"))
+
+
+_OPEN: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+@atexit.register
+def _part() -> None:
+    end = time.perf_counter() + _PARTING
+    executors = list(_OPEN)
+    for executor in executors:
+        executor.close()
+    for thread in [thread for executor in executors for thread in executor.threads]:
+        thread.join(max(0.0, end - time.perf_counter()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,18 +19,11 @@ from anydraft.core.messages import Command, Drafted, Node, Open, Run, Scored, Te
 from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Draft, Size
 from anydraft.core.roles import Drafter, NoiseSource, Target
+from anydraft.parallel.inbox import Asked, Never
 
 
 class Stale(Exception):  # noqa: N818 - raised to leave a forward early; nothing went wrong
     """The task was cancelled while it was worked on."""
-
-
-Check = Callable[[], bool]
-"""Whether the task at hand was cancelled; may be asked at any time."""
-
-
-def _never() -> bool:
-    return False
 
 
 class Contexts:
@@ -61,13 +54,13 @@ class Scorer:
         self.target = target
         self._contexts = Contexts(getattr(target, "max_length", None))
 
-    def do(self, order: Command, cancelled: Check = _never) -> Iterator[Scored]:
+    def do(self, order: Command, cancelled: Asked | None = None) -> Iterator[Scored]:
         """The answers to one command. Raises Stale if the target itself looked and saw that it was cancelled."""
         if isinstance(order, Open):
             self._contexts.open(order)
         elif isinstance(order, Verify):
             mark = time.perf_counter()
-            _watch(self.target, cancelled)
+            _watch(self.target, cancelled or Never())
             rows = self.score(order)
             yield Scored(order.task, order.worker, order.epoch, order.start, rows, time.perf_counter() - mark)
 
@@ -84,7 +77,7 @@ class Writer:
         self.drafter, self.noise = drafter, noise or Keyed()
         self._contexts = Contexts(None)
 
-    def do(self, order: Command, cancelled: Check = _never) -> Iterator[Drafted]:
+    def do(self, order: Command, cancelled: Asked | None = None) -> Iterator[Drafted]:
         """The answers to one command: for a `Run`, one per unit until it ends or is cancelled."""
         if isinstance(order, Open):
             context = self._contexts.open(order)
@@ -92,6 +85,7 @@ class Writer:
         elif isinstance(order, Teach):
             _tell(self.drafter, "keep", order.step)
         elif isinstance(order, Run):
+            cancelled = cancelled or Never()
             _watch(self.drafter, cancelled)
             drafts: tuple[int, ...] = ()
             while True:
@@ -149,7 +143,7 @@ def _on_host(draft: Draft) -> Draft:
     return dataclasses.replace(draft, law=law, **moved)
 
 
-def _watch(part: Any, cancelled: Check) -> None:
+def _watch(part: Any, cancelled: Asked) -> None:
     """Lets a part that can leave its forward early know how to ask."""
     for one in (part, getattr(part, "model", None)):
         hear = getattr(one, "watch", None)
