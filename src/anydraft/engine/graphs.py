@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from anydraft.engine.products import Products
+
 RECORDED = frozenset(
     ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "phi", "gemma2", "gemma3_text", "olmo2", "starcoder2", "stablelm")
 )
@@ -69,11 +71,11 @@ class Recorder:
 
     Args:
         model: whose weights and hooks decide whether a recording still stands. kinds: names of its masks.
-        output: the attribute of the result that is wanted.
+        output: the attribute of the result that is wanted. products: entered while the model runs, see products.py.
     """
 
-    def __init__(self, model: Any, run: Any, kinds: tuple[str, ...], output: str):
-        self.model, self.run, self.kinds, self.output = model, run, kinds, output
+    def __init__(self, model: Any, run: Any, kinds: tuple[str, ...], output: str, products: Products):
+        self.model, self.run, self.kinds, self.output, self.products = model, run, kinds, output, products
         self.possible = isinstance(run, torch.nn.Module) and _decides_nothing(model)
         self._stamp: Any = None
         self.forget()
@@ -143,7 +145,7 @@ class Recorder:
         try:
             for p in trainable:  # a recording holds no tensor that wants a gradient; given back below
                 p.requires_grad_(False)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), self.products:
                 warnings.simplefilter("ignore")
                 self._recording = torch.jit.trace(forward, arguments, check_trace=False, strict=False)
         except Exception:  # whatever a model trips over while it is recorded, it still runs as it is

@@ -21,6 +21,7 @@ from anydraft.engine.attention import additive, layer_windows, longest_text, ref
 from anydraft.engine.graphs import Recorder
 from anydraft.engine.head import HeadRows
 from anydraft.engine.probe import probe
+from anydraft.engine.products import suited
 from anydraft.engine.slots import Plan, SlotCache, bucket
 
 
@@ -72,7 +73,8 @@ class TransformersModel:
         self._head = None if head_ids is None else HeadRows(model, head_ids)
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
-        self._recorder = Recorder(model, run, tuple(self.windows), output)
+        self._products = suited(model)
+        self._recorder = Recorder(model, run, tuple(self.windows), output, self._products)
         self.reset()
         if head_ids is None:
             probe(self)
@@ -268,22 +270,29 @@ class TransformersModel:
                 cache, tokens, list(masks.values()), position, slots[0], used, lambda: self._call(cache, tokens, masks, position, 0)
             )
             if made is not None:
-                return made[:, -keep:] if self._head is None else self._head.logits(made[:, -keep:])
+                return made[:, -keep:] if self._head is None else self._logits(made[:, -keep:])
         made = self._call(cache, tokens, masks, position, keep)[:, -keep:]
-        return made if self._head is None else self._head.logits(made)
+        return made if self._head is None else self._logits(made)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """f[B, M, I] from last hidden states f[B, M, D], where the head is ours."""
+        assert self._head is not None
+        with self._products:
+            return self._head.logits(hidden)
 
     def _call(self, cache: SlotCache, tokens: Tensor, masks: dict[str, Tensor], position: Tensor, keep: int) -> Tensor:
         """The user's model as it is: logits, or last hidden states where the head is ours, of at least the last `keep` columns; 0: of all."""
         run: Any = self.model if self._head is None else self._head.body
-        output: Any = run(
-            input_ids=tokens,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
-            **({"output_hidden_states": True} if self.offers_hidden and self._head is None else {}),
-        )
+        with self._products:
+            output: Any = run(
+                input_ids=tokens,
+                attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
+                **({"output_hidden_states": True} if self.offers_hidden and self._head is None else {}),
+            )
         if self.offers_hidden:
             self.hidden = (output.last_hidden_state if self._head is not None else output.hidden_states[-1])[:, -1]
         return output.logits if self._head is None else output.last_hidden_state
