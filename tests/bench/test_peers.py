@@ -1,6 +1,7 @@
 """Peers join under their own conditions: what is not installed says so, what needs a copy of its own gets one, what fails is a row."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +38,35 @@ def test_what_is_not_installed_says_so(same, monkeypatch, system, module):
     monkeypatch.setitem(sys.modules, module, None)
     found, reason = peers.contenders(system, same, Settings())
     assert found == [] and "not installed" in reason
+
+
+def test_a_peer_that_cannot_be_made_is_a_reason(same, monkeypatch):
+    """A broken installation, a file that it cannot read, an error of its constructor: never the end of the benchmark."""
+    monkeypatch.setattr("anydraft.bench.peers.transformers.contenders", lambda pair, settings: 1 / 0)
+    assert peers.contenders("transformers", same, Settings()) == ([], "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("system, module, name", [("llama_cpp", "llama_cpp", "ANYDRAFT_GGUF"), ("openvino", "openvino_genai", "ANYDRAFT_OPENVINO")])
+def test_a_wrong_place_is_named_by_its_variable(same, monkeypatch, system, module, name):
+    fake = SimpleNamespace(__path__=[], GGML_TYPE_F32=0)
+    monkeypatch.setitem(sys.modules, module, fake)
+    monkeypatch.setitem(sys.modules, "llama_cpp.llama_speculative", SimpleNamespace(LlamaPromptLookupDecoding=None))
+    monkeypatch.setenv(name, "/no/such/place")
+    found, reason = peers.contenders(system, same, Settings())
+    assert found == [] and name in reason and "/no/such" not in reason
+    assert "one prompt" in (reason := peers.contenders(system, same, Settings(batch_size=2))[1]) or "batch" in reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system, module", [("llama_cpp", "llama_cpp"), ("openvino", "openvino_genai")])
+def test_the_real_library_gives_the_targets_own_ids(same, system, module):
+    pytest.importorskip(module, reason=f"pip install 'anydraft[{system}]'")
+    pytest.importorskip("gguf", reason=f"pip install 'anydraft[{system}]'")
+    found, reason = peers.contenders(system, same, Settings(lookaheads=(4,)))
+    assert reason is None and len(found) >= 2
+    rows = list(measure_round([Ours(same.target, same.tokenizer, "none"), *found], job(same), 0, 0, reference="anydraft none"))
+    assert [(m.contender, m.error, m.same) for m in rows if m.error or not m.same] == []
+    assert all(0 < m.first_s <= m.seconds for m in rows)
 
 
 def test_names_say_how_each_was_asked(same, other):

@@ -7,6 +7,7 @@ which is where the variance is.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import numpy as np
 
 from anydraft.bench.memory import Peak
 from anydraft.core.errors import AnydraftError
+
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")  # reports name no folders, of this machine or of the one that built a library
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,23 @@ def _attempt(contender: Contender, job: Job) -> tuple[Outcome | None, str | None
     """A contender's failure is a result, not the end of the benchmark."""
     try:
         return contender.run(job), None
-    except AnydraftError as error:
-        return None, f"{type(error).__name__}: {error}"
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        return None, f"{type(error).__name__}: {first[:300]}"
+        return None, described(error)
+
+
+def described(error: Exception) -> str:
+    """An error as a row of a report: its kind, and its message or the first line of somebody else's.
+
+    >>> described(ValueError("failed at /home/builder/a.cpp:3\\nsecond line"))
+    'ValueError: failed at a.cpp:3'
+    """
+    if isinstance(error, AnydraftError):
+        return f"{type(error).__name__}: {error}"
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+    said = lines[0]
+    if said.startswith("Exception from ") and len(lines) > 1:  # C++ libraries put the file first, which is a path of their builder's machine
+        said = lines[1]
+    return f"{type(error).__name__}: {_FOLDERS.sub('', said)[:300]}"
 
 
 class Stopwatch:

@@ -54,6 +54,13 @@ class Pair:
         """Whether the drafter's ids mean what the target's mean."""
         return self.drafter is not None and self.tokenizer.get_vocab() == self.drafter_tokenizer.get_vocab()
 
+    @property
+    def ends(self) -> list[int]:
+        """Ids that end a text: the target's generation configuration's and its tokenizer's."""
+        told = getattr(getattr(self.target, "generation_config", None), "eos_token_id", None)
+        held = [*(told if isinstance(told, (list, tuple)) else [told]), getattr(self.tokenizer, "eos_token_id", None)]
+        return sorted({int(one) for one in held if one is not None})
+
     def fresh_target(self) -> Any:
         """A copy of the target from its files, for a peer that may change it."""
         return load(self.where[0], **self.settings)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from anydraft.bench.measure import described
 from anydraft.bench.pairs import Pair, Settings
 from anydraft.core import discover
 from anydraft.core.errors import BadOption, nearest
@@ -40,3 +41,5 @@ def contenders(system: str, pair: Pair, settings: Settings) -> tuple[list, str |
         return module.contenders(pair, settings), None
     except Missing as reason:
         return [], str(reason)
+    except Exception as error:  # a peer that cannot even be made is a row of the report, not the end of the benchmark
+        return [], described(error)
