@@ -7,11 +7,12 @@ that the user may set. So a new method brings its own options and nothing here c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from anydraft.core import discover
+from anydraft.core.costs import Member
 from anydraft.core.errors import BadOption, UnknownOption, WrongPair, nearest
 from anydraft.core.roles import Control, Drafter, Rule
 
@@ -50,22 +51,81 @@ def assemble(
         UnknownMethod, UnknownOption, BadOption, WrongPair.
     """
     cls = discover.load("drafters", method)
-    classes = {"drafters": cls, "control": discover.load("control", _control_for(num_assistant_tokens) if control == "auto" else control)}
+    steering = discover.load("control", _control_for(num_assistant_tokens) if control == "auto" else control)
     if "pace" in given:
-        given = {**given, **given["pace"].given(parameters(classes["control"]), method)}
-    named = getattr(cls, "rule", None) if rule == "auto" else rule  # a method may come with a rule of its own, and that rule with options
-    if named:
-        classes["rules"] = discover.load("rules", named)
-    _refuse_unknown(classes, given, options)
+        given = {**given, **given["pace"].given(parameters(steering), method)}
+    judging = _rule_of([cls], rule)
+    _refuse_unknown([cls, steering, *judging], given, options)
     drafter = _make(cls, given, options, method)
-    classes.setdefault("rules", discover.load("rules", _rule_for(drafter)))
-    check_pair(classes["rules"], drafter)
-    k = _lookahead(drafter, classes["drafters"], num_assistant_tokens)
-    control_options = {**options, "num_assistant_tokens": k} if "num_assistant_tokens" in parameters(classes["control"]) else options
-    made = _make(classes["control"], given, control_options, control)
+    judge = _judge(judging, drafter, given, options, rule)
+    k = _lookahead(drafter, cls, num_assistant_tokens)
+    control_options = {**options, "num_assistant_tokens": k} if "num_assistant_tokens" in parameters(steering) else options
+    made = _make(steering, given, control_options, control)
     if "hidden" in getattr(made, "needs", ()) and hasattr(given.get("model"), "offers_hidden"):
         given["model"].offers_hidden = True
-    return Parts(method, drafter, _make(classes["rules"], given, options, rule), made, reason)
+    return Parts(method, drafter, judge, made, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One of several drafters: its method, and what the house gives its constructor."""
+
+    method: str
+    given: Mapping[str, Any]
+
+
+def chooses(control: str, num_assistant_tokens: int | str = "auto") -> bool:
+    """Whether a control can say which of several drafters a row asks. Raises UnknownMethod."""
+    return getattr(discover.load("control", control if control != "auto" else _control_for(num_assistant_tokens)), "chooses", False)
+
+
+def assemble_several(
+    offers: Mapping[str, Offer], given: Mapping[str, Any], options: Mapping[str, Any], *, rule: str, control: str,
+    num_assistant_tokens: int | str, reason: str = "",
+) -> Parts:  # fmt: skip
+    """Builds several drafters side by side, and a control that chooses between them step by step.
+
+    Args:
+        offers: by the name under which a drafter is reported, in the order of `Size.drafter`; each offers its own `pace`.
+        given, options, rule: as for `assemble`; an option may be any one drafter's.
+        control: "auto" is the control of that name, which then drafts no more than num_assistant_tokens where that is a number.
+    Raises:
+        As `assemble`; BadOption for a control that does not choose.
+    """
+    if control != "auto" and not chooses(control):
+        able = [name for name in discover.names("control") if chooses(name)]
+        raise BadOption(f"control {control!r} does not choose between drafters", expected=" or ".join(able), next_step="Give one drafter, or leave it out")
+    classes = {name: discover.load("drafters", offer.method) for name, offer in offers.items()}
+    steering, together = discover.load("control", control), discover.load("drafters", "several")
+    judging = _rule_of(classes.values(), rule)
+    known = {key for offer in offers.values() for key in offer.given} | {"members", "experience"}
+    _refuse_unknown([*classes.values(), steering, *judging], known, options)
+    made = {name: _make(cls, offers[name].given, options, offers[name].method) for name, cls in classes.items()}
+    drafter = together(made)
+    members = [_member(name, offers[name], part) for name, part in made.items()]
+    k = _lookahead(drafter, together, num_assistant_tokens)
+    most = {"max_assistant_tokens": num_assistant_tokens} if isinstance(num_assistant_tokens, int) else {}
+    steered = _make(steering, {**given, "members": members}, {"num_assistant_tokens": k, **most, **options}, control)
+    return Parts(" + ".join(offers), drafter, _judge(judging, drafter, given, options, rule), steered, reason)
+
+
+def _member(name: str, offer: Offer, drafter: Any) -> Member:
+    paced = offer.given["pace"].given(("costs", "measured"), offer.method)
+    return Member(name, paced["costs"], paced["measured"], not drafter.chain, getattr(drafter, "look", None))
+
+
+def _rule_of(drafters: Iterable[Any], rule: str) -> list[Any]:
+    """The rule's class if it is known before the drafter is made: asked for, or brought by the method, and then with options of its own."""
+    named = [rule] if rule != "auto" else list({found for cls in drafters if (found := getattr(cls, "rule", None))})
+    if len(named) > 1:
+        raise WrongPair("the drafters come with different rules", got=" and ".join(sorted(named)), expected="one", next_step="Leave one of them out")
+    return [discover.load("rules", name) for name in named]
+
+
+def _judge(judging: list[Any], drafter: Any, given: Mapping[str, Any], options: Mapping[str, Any], rule: str) -> Rule:
+    cls = judging[0] if judging else discover.load("rules", _rule_for(drafter))
+    check_pair(cls, drafter)
+    return _make(cls, given, options, rule)
 
 
 def _make(cls: Any, given: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Any:
@@ -101,12 +161,13 @@ def fitted(parameter: inspect.Parameter, value: Any) -> Any:
     return value
 
 
-def _refuse_unknown(classes: Mapping[str, Any], given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    known = [key for cls in classes.values() for key in parameters(cls) if key not in given]
+def _refuse_unknown(classes: Iterable[Any], given: Collection[str], options: Mapping[str, Any]) -> None:
+    classes = list(dict.fromkeys(classes))
+    known = [key for cls in classes for key in parameters(cls) if key not in given]
     for key in options:
         if key not in known:
             close = nearest(key, known)
-            names = ", ".join(cls.__name__ for cls in classes.values())
+            names = ", ".join(cls.__name__ for cls in classes)
             hint = f"Did you mean {close!r}?" if close else "Its options are: " + (", ".join(known) or "none")
             raise UnknownOption(f"none of {names} has an option {key!r}", next_step=hint)
 

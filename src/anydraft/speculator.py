@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from anydraft.aliases import resolve
-from anydraft.build import Parts, assemble, parameters
-from anydraft.core import discover
+from anydraft.build import Parts, assemble, assemble_several, chooses, parameters
 from anydraft.core.errors import BadModel, BadOption, BadPrompt
 from anydraft.core.metrics import Metrics
 from anydraft.core.noise import Keyed
@@ -22,8 +21,7 @@ from anydraft.core.stopping import Stopping
 from anydraft.deploy import schedule_for
 from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
-from anydraft.pairing import Pair
-from anydraft.planning.pace import Pace
+from anydraft.pairing import Assistant, Choice, choices, is_free, several
 
 if TYPE_CHECKING:
     from anydraft.drop_in import SpeculativeGenerate
@@ -75,7 +73,8 @@ class Speculator:
 
     Args:
         model, tokenizer: the target, loaded, in eval mode; never changed.
-        assistant_model, assistant_tokenizer: the drafter. Without a tokenizer of its own it shares the target's.
+        assistant_model, assistant_tokenizer: the drafter. Without a tokenizer of its own it shares the target's. Or lists of them, with names of
+            methods that need no model among them (`[small, "prompt_lookup"]`): each step of a request then asks the one that pays best.
         method: a name from `anydraft methods`, or "auto".
         num_assistant_tokens: depth of a chain and node budget of a tree, or "auto".
         rule, control: names, or "auto".
@@ -112,8 +111,14 @@ class Speculator:
         **options: Any,
     ):
         assistant_model, method, num_assistant_tokens, options = resolve(assistant_model, method, num_assistant_tokens, options)
-        for role, one in (("model", model), ("assistant_model", assistant_model)):
-            if isinstance(one, (str, Path)):
+        drafters = several(assistant_model, assistant_tokenizer)
+        if len(drafters) == 1 and is_free(drafters[0][0]):  # a method's name is as good as the method
+            named, drafters = drafters[0][0], [(None, None)]
+            if method not in ("auto", "none", named):
+                raise BadOption("assistant_model and method say different things", got=f"{named!r} and {method!r}", expected="one of them")
+            method = named if method == "auto" else method
+        for role, one in (("model", model), *(("assistant_model", one) for one, _ in drafters)):
+            if isinstance(one, (str, Path)) and not (role == "assistant_model" and is_free(one)):
                 raise BadModel(f"{role} is a name, not a loaded model", got=str(one), next_step="Use Speculator.from_pretrained")
             if role == "model" and not (isinstance(one, torch.nn.Module) and hasattr(one, "config")):
                 raise BadModel("model is not usable", got=type(one).__name__, expected="a loaded causal language model of transformers")
@@ -121,6 +126,13 @@ class Speculator:
                 raise BadModel(f"{role} is in training mode, where dropout makes forwards random", next_step=f"Call {role}.eval() first")
         if max_batch_size is not None and max_batch_size < 1:
             raise BadOption("max_batch_size is not usable", got=max_batch_size, expected="an integer >= 1, or None")
+        if len(drafters) > 1 and method not in ("auto", "none"):
+            raise BadOption(
+                f"method {method!r} is one for all, and each of several drafters has its own", got=f"{len(drafters)} drafters and method={method!r}",
+                expected="method='auto'", next_step="Leave method out, or give one drafter",
+            )  # fmt: skip
+        if len(drafters) > 1 and schedule != "sequential":
+            raise BadOption(f"schedule {schedule!r} takes one drafter", got=f"{len(drafters)} drafters", next_step="Give one, or schedule='sequential'")
         self.model, self.tokenizer = model, tokenizer
         self.assistant_model, self.assistant_tokenizer = assistant_model, assistant_tokenizer
         self.target = TransformersModel(model)
@@ -132,10 +144,8 @@ class Speculator:
             control = "fixed"  # a parallel schedule's blocks have one length
         self._settings = {"rule": rule, "control": control, "num_assistant_tokens": num_assistant_tokens}
         self._options = options
-        self._assistant = _drafting(assistant_model) if method != "none" else None
-        width = getattr(self._assistant, "vocab_size", self.target.vocab_size)
-        self.pair = Pair(tokenizer, self.target.vocab_size, assistant_tokenizer, width)
-        self.pace = Pace(model, assistant_model if isinstance(self._assistant, TransformersModel) else None)
+        self.assistants = [Assistant(self.target, tokenizer, one if method != "none" else None, its) for one, its in drafters]
+        self._assistant, self.pair, self.pace = self.assistants[0].part, self.assistants[0].pair, self.assistants[0].pace
         self.parts()  # a wrong combination is refused now, not at the first prompt
 
     @classmethod
@@ -171,7 +181,10 @@ class Speculator:
         settings = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
         settings |= {"trust_remote_code": trust_remote_code, "use_safetensors": use_safetensors}
         target, own = load(model, tokenizer, revision=revision, **settings)
-        drafter, its = load(assistant_model, assistant_tokenizer, **settings) if assistant_model is not None else (None, None)
+        loaded = [
+            (one, None) if one is None or is_free(one) else load(one, its, **settings) for one, its in several(assistant_model, assistant_tokenizer)
+        ]
+        drafter, its = map(list, zip(*loaded)) if isinstance(assistant_model, (list, tuple)) else loaded[0]
         return cls(target, own, drafter, its, method, num_assistant_tokens, **options)
 
     # -- generating --------------------------------------------------------------------------------------------------
@@ -215,60 +228,58 @@ class Speculator:
 
     def parts(self, sampled: bool = False) -> Parts:
         """A fresh drafter, rule and control: their state belongs to one call. `sampled`: whether its requests have a temperature."""
-        names, reason = self._choose(sampled)
-        names = names if not hasattr(self.schedule, "report") else names[:1]  # parallel schedules have one drafter
-        self.parts_method = names[0]
-        made = [assemble(name, self._given(name), self._options, reason=reason, **self._settings) for name in names]
+        found, reason = self._choices(sampled)
+        if hasattr(self.schedule, "report"):
+            found = found[:1]  # parallel schedules have one drafter
+        self.parts_method = found[0].method
+        settings: dict[str, Any] = {**self._settings, "reason": reason}
+        control, k = self._settings["control"], self._settings["num_assistant_tokens"]
+        if len(found) > 1 and (len(self.assistants) > 1 or chooses(control, k)):
+            experience = self.pace.given(("experience",), "several")
+            return assemble_several({c.name: c.offer() for c in found}, experience, self._options, **settings)
+        made = [assemble(c.method, c.assistant.given(c.method), self._options, **settings) for c in found]
         if len(made) == 1:
             return made[0]
-        given = {"drafters": {name: parts.drafter for name, parts in zip(names, made)}, "model": self._assistant, "pace": self.pace}
-        return assemble("first_rounds", given, {}, reason=reason, **self._settings)
+        given = {"drafters": {c.name: parts.drafter for c, parts in zip(found, made)}, "model": self._assistant, "pace": self.pace}
+        return assemble("first_rounds", given, {}, **settings)
 
     def measured(self, sampled: bool, requests: list[Request]) -> Parts:
         """`parts`, after measuring what their control must know about speed and nobody has measured yet."""
         parts = self.parts(sampled)
         if sampled:  # what is drawn must not depend on a clock
             return parts
-        foreign = self._assistant is not None and not isinstance(self._assistant, TransformersModel)  # may be slow, and somebody's bill
-        if foreign or not self.pace.lacks(parameters(type(parts.control)), parts.method):
+        wanted, members = parameters(type(parts.control)), getattr(parts.drafter, "drafters", None)
+        apart = [(c.assistant, c.method, members[c.name]) for c in self._choices(sampled)[0]] if members else None
+        lacking = [
+            (assistant.pace, method, drafter)
+            for assistant, method, drafter in apart or [(self.assistants[0], parts.method, parts.drafter)]
+            if not assistant.pace.text_only and assistant.pace.lacks(wanted, method)  # a text drafter may be slow, and somebody's bill
+        ]
+        for pace, method, drafter in lacking:
+            self.reset()
+            verify = next((costs.verify for a in self.assistants for costs in a.pace.measured.values()), None)
+            pace.measure(method, self.target, drafter, requests[0].prompt, verify)
+        if not lacking:
             return parts
         self.reset()
-        self.pace.measure(parts.method, self.target, parts.drafter, requests[0].prompt)
         return self.parts(sampled)
 
     def reset(self) -> None:
         """Forgets what the engines hold of earlier requests."""
         self.target.reset()
-        if isinstance(self._assistant, TransformersModel):
-            self._assistant.reset()
+        for assistant in self.assistants:
+            if assistant.is_model:
+                assistant.part.reset()
 
     def close(self) -> None:
         """Ends the workers of a parallel schedule, if there are any; a later call makes new ones."""
         getattr(self.schedule, "close", lambda: None)()
 
-    def _choose(self, sampled: bool) -> tuple[list[str], str]:
+    def _choices(self, sampled: bool) -> tuple[list[Choice], str]:
         if self.method != "auto":
-            return [self.method], ""
-        if self._assistant is None:
-            return ["prompt_lookup"], "no drafter was given"
-        if not isinstance(self._assistant, TransformersModel):
-            return ["slem"], "the drafter yields text only"
-        return self.pair.choose(sampled)
-
-    def _given(self, method: str) -> dict[str, Any]:
-        """What the house offers a drafter's constructor; vocabularies are read only for a method that asks for them."""
-        given: dict[str, Any] = {"vocab_size": self.target.vocab_size, "tokenizer": self.tokenizer, "pace": self.pace}
-        if self._assistant is None:
-            return given
-        text_only = not isinstance(self._assistant, TransformersModel)
-        wanted = parameters(discover.load("drafters", method))
-        wants_aligner = "aligner" in wanted
-        if text_only and "model" in wanted and "TextModel" not in str(wanted["model"].annotation):
-            raise BadOption(f"{method} needs a model's laws, and this drafter yields text only", next_step="Use method='slem'")
-        if not wants_aligner and not text_only:
-            self.pair.require_same(method)
-        given |= {"model": self._assistant, "assistant_tokenizer": self.assistant_tokenizer or self.tokenizer}
-        return given | ({"aligner": self.pair.text_only if text_only else self.pair.aligner} if wants_aligner else {})
+            return [Choice(self.method, self.assistants[0], self.method)], ""
+        found, reason = choices(self.assistants, sampled)
+        return found, reason if len(self.assistants) > 1 else self.assistants[0].methods(sampled)[1]
 
     def requests(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> list[Request]:
         """What `generate` would run with the same arguments, after all of its checks; nothing is run."""
@@ -303,8 +314,9 @@ class Speculator:
 
     def _with_own_chat(self, requests: list[Request], messages: Any, copies: int) -> list[Request]:
         """A chat reaches a drafter of another vocabulary through the drafter's own template, if any: translating would lose its roles."""
-        its = self.assistant_tokenizer
-        if messages is None or getattr(its, "chat_template", None) is None or self.pair.same:
+        foreign = [a for a in self.assistants if a.is_model and not a.pair.same] if messages is not None else []
+        its: Any = foreign[0].its_tokenizer if len(foreign) == 1 else None  # a request holds one text for a drafter: it cannot be several drafters'
+        if getattr(its, "chat_template", None) is None:
             return requests
         chats = messages if messages and not isinstance(messages[0], dict) else [messages]
         texts = [its.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats for _ in range(copies)]
@@ -326,30 +338,6 @@ class Speculator:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-def _drafting(assistant: Any) -> Any:
-    """The drafter as a part: a model with a cache, or something that continues text."""
-    if assistant is None:
-        return None
-    if isinstance(assistant, torch.nn.Module):
-        return TransformersModel(assistant)
-    if hasattr(assistant, "continue_text"):
-        return assistant
-    if callable(assistant):
-        return _Continuing(assistant)
-    expected = "a causal language model, or a callable (text, max_tokens) -> text"
-    raise BadModel("assistant_model is not usable", got=type(assistant).__name__, expected=expected)
-
-
-@dataclass(frozen=True, slots=True)
-class _Continuing:
-    """A plain function as a `TextModel`."""
-
-    function: Any
-
-    def continue_text(self, text: str, max_tokens: int) -> str:
-        return self.function(text, max_tokens)
 
 
 @dataclass(slots=True)
@@ -425,9 +413,15 @@ class _Run:
         for metrics in self.metrics.values() if spent else ():
             metrics.schedule = spent
         tell, explain = getattr(self.parts.control, "report", None), getattr(self.parts.drafter, "reason", None)
+        chosen = getattr(self.parts.control, "choices", None)
         for slot, metrics in self.metrics.items():
             if tell is not None:
                 metrics.notes = tell(self.requests[slot])
+            metrics.drafters = chosen(self.requests[slot]) if chosen is not None else {}
+            if metrics.drafters:
+                metrics.method = max(metrics.drafters, key=lambda name: metrics.drafters[name]["steps"])
+                counts = ", ".join(f"{name} {held['steps']} ({held['emitted']} tokens)" for name, held in metrics.drafters.items())
+                metrics.reason = f"{metrics.reason}; chosen step by step, steps drafted: {counts}"
             if explain is not None:
                 metrics.method, measured = explain(slot)
                 metrics.reason = f"{metrics.reason}; {measured}"

@@ -31,7 +31,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="The text to continue; - reads it from standard input.", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="Target: a folder or a hub name. Default: the bundled pair.")] = None,
-    assistant_model: Annotated[str | None, typer.Option(help="Drafter: a folder or a hub name.")] = None,
+    assistant_model: Annotated[list[str] | None, typer.Option(help="Drafter: a folder or a hub name, or a method without a model, such as "
+                                                              "prompt_lookup. Repeated: each step asks the one that pays best.")] = None,
     method: Annotated[str, typer.Option(help="A drafter that `anydraft methods` lists, or auto.")] = "auto",
     num_assistant_tokens: Annotated[str, typer.Option(help="Depth of a chain, node budget of a tree, or auto.")] = "auto",
     rule: Annotated[str, typer.Option(help="A rule that `anydraft methods` lists, or auto.")] = "auto",
@@ -52,7 +53,7 @@ def generate(
     presence_penalty: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
     frequency_penalty: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
     stop: Annotated[list[str] | None, typer.Option(help="End the text before this string; repeatable.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds, equal texts (--num-assistant-tokens auto depends on measured times).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Equal seeds, equal texts.")] = None,
     num_return_sequences: Annotated[int, typer.Option(help="Texts per prompt.")] = 1,
     logprobs: Annotated[int | None, typer.Option(help="Log-probability of each token, and of N alternatives (JSON only).")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"One of {', '.join(DTYPES)}. Default: float32 on a CPU, else auto.")] = None,
@@ -77,18 +78,18 @@ def generate(
         "presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty,
         "num_return_sequences": num_return_sequences, "logprobs": logprobs,
     }
-    planned = None
+    planned, drafters = None, assistant_model[0] if assistant_model and len(assistant_model) == 1 else assistant_model
     if plan is not None:
         from anydraft.planning.plan import Plan
 
         planned = Plan.load(plan)
         follows = planned.settings()
-        model, assistant_model, method = model or planned.model, follows.get("assistant_model"), follows["method"]
+        model, drafters, method = model or planned.model, follows.get("assistant_model"), follows["method"]
         num_assistant_tokens = str(follows.get("num_assistant_tokens", num_assistant_tokens))
     jobs = read_jobs(prompt, input_, chat, options)
     with destination(output) as lines:
         speculator = load(
-            model, assistant_model, method, lookahead(num_assistant_tokens), device, dict(map(named_value, option or ())), rule=rule,
+            model, drafters, method, lookahead(num_assistant_tokens), device, dict(map(named_value, option or ())), rule=rule,
             control=control, dtype=chosen_dtype(dtype), revision=revision, trust_remote_code=trust_remote_code, max_batch_size=batch_size,
             schedule=schedule, target_replicas=target_replicas, executor=executor, ray_address=ray_address,
         )
@@ -241,7 +242,7 @@ def chosen_dtype(name: str | None) -> str | None:
 
 
 def load(
-    model: str | None, assistant: str | None, method: str, lookahead: int | str, device: str | None, parts: dict[str, Any], **options: Any
+    model: str | None, assistant: str | list[str] | None, method: str, lookahead: int | str, device: str | None, parts: dict[str, Any], **options: Any
 ) -> Speculator:
     """The pair, bundled where none is named. parts: what the method, the rule or the control takes by name."""
     from anydraft import zoo

@@ -1,60 +1,97 @@
-"""Auto: look ahead as far as it pays by measured time, and not at all where it does not pay.
+"""Auto: look ahead as far as it pays by measured time, with the drafter that pays best, and not at all where none pays.
 
 Source:   our own: the value of further drafts as in `survival`, under an account that bounds what speculation may ever lose
-State:    per request: acceptance by the drafter's probability and by depth, and the account; nothing on the drafter
-Cost:     one bucket look-up per drafted token, some scalars a step; switched off, two comparisons a step and no prefill of the drafter
+State:    per request: acceptance by the drafter's probability and by depth, of each drafter, and the account; nothing on the drafters
+Cost:     one bucket look-up per drafted token, some scalars a step; switched off, two comparisons a step and no prefill of a drafter
 Differs:  a request at a temperature is decided by frozen costs and its own steps: its tokens depend on neither clock nor neighbours;
           greedy requests, whose tokens cannot change, also use the clock, the batch, and what earlier requests found out
 """
 
 from __future__ import annotations
 
-from collections import deque
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anydraft.core.costs import Costs
+from anydraft.core.clock import Clock
+from anydraft.core.costs import Costs, Member
 from anydraft.core.lookahead import threshold
 from anydraft.core.memory import Memory
 from anydraft.core.records import Context, Level, Request, Size, Step
 from anydraft.core.reliability import Reliability, watched
+from anydraft.core.track import Track
 from anydraft.core.tree import reaches
 
 START, TRIAL, RATE, MOST, SHARE = 2.0, 1.5, 0.008, 6.0, 0.2
 """The account, in plain steps: its start, the least start after a request that lost, its gain per token, its ceiling, and the share
 of what was saved that may be risked again."""
 
-CURVE = 32  # depths whose acceptance is counted
+FIRST, LAST = 16, 256  # steps after which a drafter that was passed over is tried again: at first, and at most
+CLUES = 3  # what a drafter can tell of its next draft counts up to here
+WORTH = 1.02  # speed-up below which even a perfect drafter is left alone
 
 
 @dataclass(slots=True)
 class Experience:
-    """What earlier greedy requests found out about a pair; the caller keeps it from one call to the next."""
+    """What earlier greedy requests found out about the drafters; the caller keeps it from one call to the next."""
 
     balance: float | None = None  # the account at the end of the last request, None before the first
-    learned: Reliability | None = None  # the acceptance that it saw
+    learned: dict[str, _Known] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known about one drafter."""
+
+    reliability: Reliability = field(default_factory=Reliability)
+    tracks: dict[int, Track] = field(default_factory=dict)  # by clue
+    steps: int = 0  # with a draft of this drafter
+    tokens: float = 0.0  # that these emitted
+    spent: float = 0.0  # on them, in plain steps
+    read: int = 0  # ids that it has read
+    stop: float | None = None  # the chance of standing below which its drafts end
+    asks: bool = True  # whether it asks after each level
+    idle: int = 0  # steps since it was last chosen, or could have been
+    wait: int = FIRST  # of them until it is tried again
+
+    def track(self, clue: int) -> Track:
+        return self.tracks.setdefault(clue, Track())
+
+    def faded(self) -> _Known:
+        """What is worth knowing in another text."""
+        return _Known(self.reliability.faded(), {clue: track.faded() for clue, track in self.tracks.items()}, asks=self.asks)
+
+    def export(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "idle", "wait")}
+        tracks = {str(clue): track.export() for clue, track in self.tracks.items()}
+        return {"reliability": self.reliability.export(), "tracks": tracks, **plain}
+
+    @classmethod
+    def adopted(cls, held: dict[str, Any]) -> _Known:
+        """The reverse of `export`; a drafter elsewhere has read nothing yet."""
+        tracks = {int(clue): Track.adopted(track) for clue, track in held["tracks"].items()}
+        plain = {name: value for name, value in held.items() if name not in ("reliability", "tracks")}
+        return cls(Reliability.adopted(held["reliability"]), tracks, **plain)
 
 
 @dataclass(slots=True)
 class _State:
-    reliability: Reliability = field(default_factory=Reliability)
-    stood: list[float] = field(default_factory=lambda: [1.5] * CURVE)  # of the tokens judged at each depth, as if some had stood already
-    judged: list[float] = field(default_factory=lambda: [2.0] * CURVE)
+    known: list[_Known]
     balance: float = START  # plain steps that speculation may still lose
     saved: float = 0.0  # plain steps that speculation has saved, less those that it has lost
     tokens: float = 0.0
-    seconds: float = 0.0
+    spent: float = 0.0  # plain steps
     steps: int = 0
     on: bool = True
-    read: int = 0  # ids that the drafter has read
-    stop: float | None = None  # the chance of standing below which a draft ends
-    asks: bool = True  # whether the drafter asks after each level
-    tree: bool = False  # whether it drafts trees
+    wished: bool = False  # whether this step was to have a draft
+    pick: int = 0  # of this drafter
+    clue: int = CLUES  # and what it told of its draft
     notes: list[str] = field(default_factory=list)
 
 
@@ -65,7 +102,10 @@ class Auto:
     costs: frozen, for requests at a temperature; None assumes.
     measured: on this machine, for greedy requests; None: they measure on the way.
     experience: shared between the calls of one pair; greedy requests read and write it.
+    members: several drafters to choose from, with costs of their own; None: there is one.
     """
+
+    chooses = True  # it can say which of several drafters a row asks
 
     def __init__(
         self,
@@ -74,145 +114,203 @@ class Auto:
         costs: Costs | None = None,
         measured: Costs | None = None,
         experience: Experience | None = None,
+        members: Sequence[Member] | None = None,
     ):
-        self.nodes, self.most = num_assistant_tokens, max_assistant_tokens
-        self.frozen, self.measured, self.experience = costs or Costs.assumed(), measured, experience or Experience()
-        self._clock = _Clock()
-        self._memory: Memory[_State] = Memory(_State)
+        self.nodes, self.most, self.experience = num_assistant_tokens, max_assistant_tokens, experience or Experience()
+        self.members = list(members or [Member("", costs or Costs.assumed(), measured)])
+        self._clock = Clock(len(self.members))
+        self._memory: Memory[_State] = Memory(lambda: _State([_Known() for _ in self.members]))
         self._levels: list[Level] = []
+        self._trees = [member.tree for member in self.members]
 
     def open(self, context: Context) -> None:
-        """Decides before the drafter's prefill whether a new request starts with speculation."""
+        """Decides before a drafter's prefill whether a new request starts with speculation."""
         costs, _ = self._costs(context)
         for b in range(context.size):
             if int(context.step[b]) == 0:
                 self._begin(self._memory.of(context, b), context, b, costs)
 
-    def _begin(self, state: _State, context: Context, b: int, costs: Costs) -> None:
+    def _begin(self, state: _State, context: Context, b: int, costs: list[Costs]) -> None:
         if context.requests[b].temperature == 0 and self.experience.balance is not None:
             state.balance = max(self.experience.balance, TRIAL)
-            if self.experience.learned is not None:
-                state.reliability = self.experience.learned.faded()
-        if _ceiling(costs, self.most) < 1.02:
-            state.balance = -float("inf")
+            learned = self.experience.learned
+            state.known = [learned[m.name].faded() if m.name in learned else _Known() for m in self.members]
+        if max(_ceiling(cost, self.most) for cost in costs) < WORTH:
+            state.balance = -math.inf
             state.on = False
             state.notes.append("speculation off: even if every draft token stood, drafting would take longer than it saves")
-        elif state.balance < self._price(state, context, b, costs):
+        elif state.balance < self._least_price(state, context, b, costs):
             state.on = False
             state.notes.append("speculation off from the start: earlier requests lost time with this drafter, or its prefill costs too much")
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""
         costs, batch = self._costs(context)
-        if self.measured is None and self._clock.wants_plain(context):
-            return Size(depth=torch.zeros(context.size, dtype=torch.int64), nodes=torch.zeros(context.size, dtype=torch.int64))
+        none = torch.zeros(context.size, dtype=torch.int64)
         states = self._memory.rows(context)
+        for state in states:
+            state.wished = False
+        if self._clock.wants_plain(context, [m.measured is not None for m in self.members]):
+            return Size(depth=none, nodes=none)
         for b, state in enumerate(states):
-            if not state.on and state.balance >= self._price(state, context, b, costs):
+            if not state.on and state.balance >= self._least_price(state, context, b, costs):
                 state.on = True
                 state.notes.append(f"speculation tried again after {int(context.length[b]) - len(context.requests[b].prompt)} tokens")
         if not any(state.on for state in states):
-            none = torch.zeros(context.size, dtype=torch.int64)
             return Size(depth=none, nodes=none)
-        depth = torch.tensor([self._depth(state, costs, batch) if state.on else 0 for state in states])
-        nodes = torch.tensor([self.nodes if state.tree else int(k) for state, k in zip(states, depth)]).masked_fill(depth == 0, 0)
-        return Size(depth=depth, nodes=nodes, go_on=self._asking(states, costs, batch))
+        self._choose(states, context, costs)
+        depth = torch.tensor([self._depth(state, costs[state.pick], batch) if state.on else 0 for state in states])
+        for state, k in zip(states, depth.tolist()):
+            state.wished = k > 0
+        nodes = torch.tensor([self.nodes if self._trees[state.pick] else int(k) for state, k in zip(states, depth)])
+        picks = torch.tensor([state.pick for state in states]) if len(self.members) > 1 else None
+        return Size(depth=depth, nodes=nodes.masked_fill(depth == 0, 0), go_on=self._asking(states, costs, batch), drafter=picks)
+
+    # -- who drafts --------------------------------------------------------------------------------------------------
+
+    def _choose(self, states: list[_State], context: Context, costs: list[Costs]) -> None:
+        if len(self.members) == 1:
+            return
+        looks = [None if m.look is None else m.look(context).clamp_max(CLUES).tolist() for m in self.members]
+        for b, state in enumerate(states):
+            if state.on:
+                clues = [CLUES if seen is None else seen[b] for seen in looks]
+                state.pick = self._pick(state, clues, context, b, costs)
+                state.clue = clues[state.pick]
+
+    def _pick(self, state: _State, clues: list[int], context: Context, b: int, costs: list[Costs]) -> int:
+        """The drafter with the most expected tokens per plain step, or one that was passed over for long enough."""
+        able = [
+            m for m, cost in enumerate(costs)
+            if clues[m] == 0 or (_ceiling(cost, self.most) >= WORTH and (state.known[m].read or self._price(state, m, context, b, cost) <= state.balance))
+        ]  # fmt: skip
+        worth = {m: self._worth(state.known[m], clues[m], int(context.length[b]), costs[m]) for m in able}
+        if not able:
+            return min(range(len(costs)), key=lambda m: self._price(state, m, context, b, costs[m]))
+        best = max(able, key=worth.__getitem__)
+        late = [m for m in able if m != best and clues[m] and state.known[m].idle + 1 >= state.known[m].wait]
+        for m in able:
+            state.known[m].idle += clues[m] > 0
+        if late:
+            best = late[0]
+            state.known[best].wait = min(LAST, 2 * state.known[best].wait)
+        elif clues[best]:
+            state.known[best].wait = FIRST
+        state.known[best].idle = 0
+        return best
+
+    def _worth(self, known: _Known, clue: int, length: int, costs: Costs) -> float:
+        """Expected tokens over expected plain steps of a draft; 1 for one that is known to be empty."""
+        if clue == 0:
+            return 1.0
+        behind = max(0, length - known.read - 1) if known.read else 0  # a first reading is an investment, and has a price of its own
+        return known.track(clue).worth(costs, behind, self.most)
+
+    # -- how far -----------------------------------------------------------------------------------------------------
 
     def _depth(self, state: _State, costs: Costs, batch: int) -> int:
         """A drafter that asks is stopped on the way; one that copies is told before, by how deep its tokens have stood."""
-        if state.asks or state.tree:
+        known = state.known[state.pick]
+        if state.clue == 0:
+            return 0
+        if known.asks or self._trees[state.pick]:
             return self.most
-        chance, curve = 1.0, []
-        for stood, judged in zip(state.stood[: max(self.nodes, self.most)], state.judged):
-            chance *= stood / judged
-            curve.append(chance)
-        return max(1, costs.best(curve, batch)[0])
+        return max(1, costs.best(known.track(state.clue).curve(max(self.nodes, self.most)), batch)[0])
 
-    def _asking(self, states: list[_State], costs: Costs, batch: int):
-        stops = torch.tensor([self._stop(state, costs, batch) for state in states])
-        rates = torch.tensor([state.reliability.rates() for state in states])
+    def _asking(self, states: list[_State], costs: list[Costs], batch: int):
+        stops = torch.tensor([self._stop(state, costs[state.pick], batch) for state in states])
+        rates = torch.tensor([state.known[state.pick].reliability.rates() for state in states])
         levels = self._levels = []
         chance = torch.ones(len(states))
 
         def go_on(context: Context, level: Level) -> Tensor:
             nonlocal chance
             levels.append(level)
-            bins = states[0].reliability.bins(level.prob)
-            chance = chance * rates.gather(1, bins[:, None]).squeeze(1)
+            bins = states[0].known[0].reliability.bins(level.prob)
+            lower = chance * rates.gather(1, bins[:, None]).squeeze(1)
+            chance = torch.where(level.live.cpu(), lower, chance)  # other rows may ask another drafter
             return chance >= stops
 
         return go_on
 
     def _stop(self, state: _State, costs: Costs, batch: int) -> float:
-        if state.stop is None or state.steps % 4 == 0:
-            plain = costs.step(0, batch)
-            pace = (8 + state.tokens) / (8 * plain + state.seconds)
-            rates, shares = np.array(state.reliability.rates()), np.array(state.reliability.shares())
-            state.stop = threshold(pace * costs.more(3, batch), rates, shares)
-        return state.stop
+        known = state.known[state.pick]
+        if known.stop is None or known.steps % 4 == 0:
+            pace = (8 + state.tokens) / (8 + state.spent)
+            rates, shares = np.array(known.reliability.rates()), np.array(known.reliability.shares())
+            known.stop = threshold(pace * costs.more(3, batch) / costs.step(0, batch), rates, shares)
+        return known.stop
 
-    def _price(self, state: _State, context: Context, b: int, costs: Costs) -> float:
+    def _price(self, state: _State, m: int, context: Context, b: int, costs: Costs) -> float:
         """Plain steps that trying once would cost if nothing stood: what the drafter must read, and one short draft."""
-        behind = max(0, int(context.length[b]) - state.read)
+        behind = max(0, int(context.length[b]) - state.known[m].read)
         return 0.5 + (behind * costs.read + 2 * costs.draft + costs.start) / costs.step(0)
+
+    def _least_price(self, state: _State, context: Context, b: int, costs: list[Costs]) -> float:
+        worth = [m for m, cost in enumerate(costs) if _ceiling(cost, self.most) >= WORTH] or range(len(costs))
+        return min(self._price(state, m, context, b, costs[m]) for m in worth)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def keep(self, step: Step) -> None:
         """Books what each row's draft brought and cost, and learns which tokens stood."""
-        self._clock.keep(step)
         context, draft = step.before, step.draft
+        states = self._memory.rows(context)
+        self._clock.keep(step, [state.pick for state in states])
         costs, batch = self._costs(context)
         reach, drafted = reaches(draft), draft.live.sum(1).tolist() if draft.nodes else [0] * context.size
-        bins = [Reliability().bins(level.prob).tolist() for level in self._levels] if draft.chain else []
-        for b, state in enumerate(self._memory.rows(context)):
+        if len(self.members) == 1 and draft.nodes:
+            self._trees = [not draft.chain]
+        bins = [Reliability().bins(level.prob).tolist() for level in self._levels]
+        for b, state in enumerate(states):
             emitted = int(step.emitted[b])
             state.steps += 1
             state.balance = min(state.balance + RATE * emitted, MOST + SHARE * max(0.0, state.saved))
-            if reach[b]:
-                state.tree = not draft.chain
-                state.asks = bool(self._levels) or (draft.forwards > 0 and reach[b] == 1)  # nobody is asked about a draft of one token
-                self._book(state, context, b, emitted, costs, batch, reach[b], drafted[b])
-                self._learn(state, step, b, reach[b], bins)
+            asked = sum(bool(level.live[b]) for level in self._levels)
+            if reach[b] or asked:
+                known = state.known[state.pick]
+                known.asks = bool(asked) or (known.asks and reach[b] == 1)  # nobody is asked about a draft of one token
+                self._book(state, context, b, emitted, costs[state.pick], batch, max(reach[b], asked), drafted[b])
+                known.track(state.clue).learn(len(step.path[b]), reach[b])
+                if bins:
+                    known.reliability.learn([bins[i][b] for i in watched(self._levels, step, b)], len(step.path[b]))
             else:
                 state.tokens += emitted
-                state.seconds += costs.step(0, batch)
+                state.spent += 1.0
+                if state.wished:  # and nothing came
+                    state.known[state.pick].track(state.clue).book(emitted, 1.0)
             if step.finish[b] is not None and context.requests[b].temperature == 0:
                 self.experience.balance = min(state.balance, START) if state.saved <= 0 else max(START, min(state.balance, MOST))
-                self.experience.learned = state.reliability
+                self.experience.learned |= {m.name: known for m, known in zip(self.members, state.known)}
         self._levels = []
 
     def _book(self, state: _State, context: Context, b: int, emitted: int, costs: Costs, batch: int, levels: int, nodes: int) -> None:
-        plain = costs.step(0, batch)
-        spent = costs.step(levels, batch, nodes)
-        length = int(context.length[b])
-        gain = emitted - (spent + max(0, length - state.read - 1) * costs.read) / plain
-        state.read = length + levels
+        plain, known, length = costs.step(0, batch), state.known[state.pick], int(context.length[b])
+        spent = (costs.v(1 + nodes, batch) + costs.start + levels * costs.draft) / plain
+        gain = emitted - spent - max(0, length - known.read - 1) * costs.read / plain
+        known.read = length + levels
+        known.steps += 1
+        known.tokens += emitted
+        known.spent += spent
+        known.track(state.clue).book(emitted, spent)
         state.saved += gain
         state.balance += gain
         state.tokens += emitted
-        state.seconds += spent
+        state.spent += spent
         if state.on and state.balance <= 0:
             state.on = False
-            rate = state.tokens / state.seconds * plain
             done = length + emitted - len(context.requests[b].prompt)
-            state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps (pace {rate:.2f} of plain decoding)")
+            pace = f"pace {state.tokens / state.spent:.2f} of plain decoding"
+            state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps ({pace})")
 
-    def _learn(self, state: _State, step: Step, b: int, reach: int, bins: list[list[int]]) -> None:
-        stood = len(step.path[b])
-        for place in range(min(stood + 1, reach, CURVE)):
-            state.judged[place] = 0.95 * state.judged[place] + 1
-            state.stood[place] = 0.95 * state.stood[place] + (place < stood)
-        if bins:
-            state.reliability.learn([bins[i][b] for i in watched(self._levels, step, b)], stood)
-
-    def _costs(self, context: Context) -> tuple[Costs, int]:
+    def _costs(self, context: Context) -> tuple[list[Costs], int]:
         """The costs to decide by, and the batch they are for: what is sampled sees neither the clock nor its neighbours."""
+        frozen = [m.costs for m in self.members]
         if any(request.temperature > 0 for request in context.requests):
-            return self.frozen, 1
-        if self.measured is not None:
-            return self.measured, context.size
-        return self._clock.costs(context.size) or self.frozen, 1  # what the clock saw is the whole batch's time
+            return frozen, 1
+        if all(m.measured is not None for m in self.members):
+            return [m.measured or m.costs for m in self.members], context.size
+        return self._clock.costs(context.size, [m.measured or m.costs for m in self.members]), 1  # what the clock saw is the batch's time
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
@@ -221,62 +319,34 @@ class Auto:
         state = self._memory.find(request)
         return [] if state is None else list(state.notes)
 
+    def choices(self, request: Request) -> dict[str, dict[str, Any]]:
+        """Of several drafters: how many steps each drafted, the tokens that these emitted, and tokens per plain step, by which it was chosen."""
+        state = self._memory.find(request)
+        if state is None or len(self.members) == 1:
+            return {}
+        return {
+            m.name: {"steps": k.steps, "emitted": int(k.tokens), "tokens_per_plain_step": round(k.tokens / k.spent, 3) if k.spent else None}
+            for m, k in zip(self.members, state.known)
+        }
+
     def export(self, request: Request) -> dict[str, Any] | None:
         """What was learned about a request, in plain types; None if nothing was."""
         state = self._memory.find(request)
         if state is None:
             return None
-        names = ("stood", "judged", "balance", "saved", "tokens", "seconds", "on", "asks", "tree", "notes")
-        return {"reliability": state.reliability.export(), **{name: getattr(state, name) for name in names}}
+        names = ("balance", "saved", "tokens", "spent", "steps", "on", "pick", "notes")
+        return {"known": [known.export() for known in state.known], **{name: getattr(state, name) for name in names}}
 
     def adopt(self, request: Request, held: dict[str, Any]) -> None:
-        """Goes on with what `export` gave elsewhere; the drafter there has read nothing yet."""
-        plain = {name: value for name, value in held.items() if name != "reliability"}
-        self._memory.adopt(request, _State(Reliability.adopted(held["reliability"]), **plain))
+        """Goes on with what `export` gave elsewhere; the drafters there have read nothing yet."""
+        plain = {name: value for name, value in held.items() if name != "known"}
+        self._memory.adopt(request, _State([_Known.adopted(known) for known in held["known"]], **plain))
 
 
+@functools.lru_cache(maxsize=256)
 def _ceiling(costs: Costs, most: int) -> float:
     """The best speed-up there could be: every draft token stands."""
-    return max((k + 1) / costs.step(k) for k in range(1, most + 1)) * costs.step(0)
-
-
-class _Clock:
-    """Seconds of one call's steps, for greedy requests without given costs: plain steps at first and now and then, their tokens kept."""
-
-    FIRST, EVERY, KEPT = 3, 64, 16
-
-    def __init__(self) -> None:
-        self.plain: deque[float] = deque(maxlen=self.KEPT)
-        self.draft: deque[float] = deque(maxlen=self.KEPT)
-        self.verify: deque[tuple[int, float]] = deque(maxlen=self.KEPT)
-        self.since = 0  # steps since the last plain one
-        self.size = 0
-
-    def wants_plain(self, context: Context) -> bool:
-        """Whether the next step should be a probe of plain decoding."""
-        return all(r.temperature == 0 for r in context.requests) and (len(self.plain) < self.FIRST or self.since >= self.EVERY)
-
-    def keep(self, step: Step) -> None:
-        """Takes in one step's times."""
-        if step.before.size != self.size:  # another batch, other times
-            self.plain.clear()
-            self.draft.clear()
-            self.verify.clear()
-            self.size = step.before.size
-        self.since = self.since + 1 if step.draft.nodes else 0
-        if not step.draft.nodes:
-            self.plain.append(step.seconds.verify)
-            return
-        self.draft.append(step.seconds.draft / max(1, step.draft.levels))
-        self.verify.append((1 + step.draft.nodes, step.seconds.verify))
-
-    def costs(self, size: int) -> Costs | None:
-        """Medians; None before there is enough to go by."""
-        if size != self.size or len(self.plain) < self.FIRST or len(self.verify) < 3:
-            return None
-        plain, width = median(self.plain), median(n for n, _ in self.verify)
-        wide = max(plain, median(s for _, s in self.verify))
-        return Costs(draft=median(self.draft), verify=((1, plain), (max(2, int(width)), wide)))
+    return max(((k + 1) / costs.step(k) for k in range(1, most + 1)), default=0.0) * costs.step(0)
 
 
 __all__ = ["Auto", "Experience"]

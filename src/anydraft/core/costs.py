@@ -7,11 +7,16 @@ takes k * draft + v(k + 1); v(n) is the time of one target forward over n tokens
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anydraft.core.errors import BadOption
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anydraft.core.records import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,17 @@ class Costs:
         if not verify or min(s for _, s in verify) <= 0 or costs.draft < 0:
             raise BadOption("a profile's costs are not positive", got=costs.as_dict())
         return costs
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of several drafters, as a control sees it that chooses between them."""
+
+    name: str
+    costs: Costs  # frozen: the same in every run
+    measured: Costs | None = None  # on this machine
+    tree: bool = False
+    look: Callable[[Context], Tensor] | None = None  # i64[B] what it can tell of its next draft for nothing: 0 that there is none
 
 
 def expected_tokens(acceptance: float, k: int) -> float:

@@ -40,6 +40,7 @@ class Metrics:
     batch_size: int = 0
     notes: list[str] = field(default_factory=list)
     timing: Timing = field(default_factory=Timing)
+    drafters: dict[str, dict[str, Any]] = field(default_factory=dict)  # of several: how often each was chosen, and what it brought
     schedule: dict[str, Any] = field(default_factory=dict)  # what a parallel schedule spent on the whole call
 
     def add(self, step: Step, b: int, drafted: int, wall: float) -> None:
@@ -116,5 +117,6 @@ class Metrics:
             "num_draft_forwards": self.draft_forwards,
             "batch_size": self.batch_size,
             "notes": list(self.notes),
+            **({"drafters": self.drafters} if self.drafters else {}),
             **({"schedule": self.schedule} if self.schedule else {}),
         }

@@ -133,7 +133,7 @@ class Level:
     token: Tensor  # i64[B] last token of each row's most likely path
     prob: Tensor  # f[B] probability of that token under the drafter's unprocessed logits
     logits: Tensor  # f[B, U] those logits, before temperature and truncation
-    live: Tensor  # bool[B] rows that took part in this level
+    live: Tensor  # bool[B] rows that may have another: the same ones whatever rows stand beside
     hidden: Tensor | None = None  # f[B, D] what the logits were computed from, if the drafting model offers it
 
 
@@ -152,6 +152,7 @@ class Size:
     depth: Tensor  # i64[B] host
     nodes: Tensor  # i64[B] host
     go_on: Callable[[Context, Level], Tensor] = always  # -> bool[B]
+    drafter: Tensor | None = None  # i64[B] host: which of several drafters each row asks; None where there is one
 
     def clipped(self, context: Context) -> Size:
         """Never deeper than the tokens that the request may still emit before the one that the target adds."""

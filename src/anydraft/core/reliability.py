@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anydraft.core.records import Level, Step
+from anydraft.core.records import Draft, Level, Step
 
 EDGES = (-3.0, -1.5, -0.5, 0.5, 1.5, 3.0, 5.0)  # log-odds between bins
 CENTRES = (-4.0, -2.2, -1.0, 0.0, 1.0, 2.2, 4.0, 6.0)
@@ -72,12 +72,18 @@ class Reliability:
         return made
 
 
+def chained(draft: Draft, b: int) -> bool:
+    """Whether row b's own nodes are a chain, whatever other rows have beside them."""
+    place = torch.arange(draft.nodes, device=draft.parent.device)
+    return draft.chain or bool(((draft.parent[b] == place - 1) | ~draft.live[b]).all())
+
+
 def watched(levels: Sequence[Level], step: Step, b: int) -> list[int]:
     """Places in `levels` of row b's draft tokens that the control was asked about; [] where levels and nodes do not correspond.
 
     A control is not asked about the last token of a full draft, so the list may be one shorter than the draft.
     """
-    if not step.draft.chain or not step.draft.nodes:
+    if not step.draft.nodes or not chained(step.draft, b):
         return []
     places = [i for i, level in enumerate(levels) if bool(level.live[b])]
     drafted = int(step.draft.live[b].sum())

@@ -63,7 +63,7 @@ def draw_chain(
         fed = torch.where(token >= 0, reading.fed(token.clamp_min(0)), -1)
         live = live & (reach > level + 1) & (fed >= 0)
         if size.go_on is not always:
-            live = live & size.go_on(context, _level(level + 1, token, logits, lives[-1], model, reading)).to(device)
+            live = live & size.go_on(context, _level(level + 1, token, logits, live, model, reading)).to(device)
         if nobody(live):
             break
         logits = model.grow(fed.clamp_min(0)[:, None], torch.full((context.size, 1), level - 1))[:, 0]
@@ -155,8 +155,9 @@ def draw_tree(model: Model, context: Context, size: Size, noise: Noise, shape: B
         if level + 1 == min(len(shape.width), int(depth.max())) or grown.count >= int(size.nodes.max()):
             break
         live = torch.stack(grown.lives[start:], 1)
-        seen = _level(level + 1, grown.tokens[start], logits[:, 0], live[:, 0], model)
-        asked = (reach > level + 1) & size.go_on(context, seen).to(device)
+        further = reach > level + 1
+        seen = _level(level + 1, grown.tokens[start], logits[:, 0], live[:, 0] & further, model)
+        asked = further & size.go_on(context, seen).to(device)
         live = live & asked[:, None]
         if nobody(live):
             break

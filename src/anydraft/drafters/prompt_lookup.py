@@ -36,13 +36,20 @@ class PromptLookup:
         self._index = {slot: self._index[slot] for slot in context.slot.tolist()}
         return determined_chain(found)
 
+    def look(self, context: Context) -> torch.Tensor:
+        """i64[B]: length of the suffix whose continuation would be copied, 0 where there is none; for a control that chooses."""
+        return torch.tensor([self._indexed(context, b).match()[0] for b in range(context.size)])
+
     def _continuation(self, context: Context, b: int, k: int) -> list[int]:
+        return self._indexed(context, b).continuation(k)
+
+    def _indexed(self, context: Context, b: int) -> _Index:
         slot, request = int(context.slot[b]), context.requests[b]
         index = self._index.get(slot)
         if index is None or index.request is not request:
             index = self._index[slot] = _Index(request, self.shortest, self.longest)
         index.follow(context.ids[b], int(context.committed[b]), int(context.length[b]))
-        return index.continuation(k)
+        return index
 
 
 class _Index:
@@ -64,14 +71,19 @@ class _Index:
                     self.ends[tuple(self.ids[end - n : end])] = end
         self.final = max(self.final, committed)
 
-    def continuation(self, k: int) -> list[int]:
-        """At most k tokens that followed the longest known suffix."""
+    def match(self) -> tuple[int, int]:
+        """(length of the longest suffix that occurred before, index just behind that occurrence); zeros if none did."""
         for n in self.sizes:
             if len(self.ids) > n:
                 end = self.ends.get(tuple(self.ids[-n:]))
                 if end is not None:
-                    return self.ids[end : end + k]
-        return []
+                    return n, end
+        return 0, 0
+
+    def continuation(self, k: int) -> list[int]:
+        """At most k tokens that followed the longest known suffix."""
+        n, end = self.match()
+        return self.ids[end : end + k] if n else []
 
 
 __all__ = ["PromptLookup"]

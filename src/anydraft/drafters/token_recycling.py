@@ -63,6 +63,12 @@ class TokenRecycling:
             chain=False,
         )
 
+    def look(self, context: Context) -> Tensor:
+        """i64[B]: 1 where something is known to follow the last token, else 0; for a control that chooses."""
+        last = context.ids.gather(1, context.length[:, None] - 1).squeeze(1).tolist()
+        tables = [self._rows(slot, request) for slot, request in zip(context.slot.tolist(), context.requests)]
+        return torch.tensor([int(table[token, 0] >= 0) for table, token in zip(tables, last)])
+
     def keep(self, step: Step) -> None:
         """Every scored node teaches, rejected ones too; of equal tokens the accepted node teaches last."""
         top = step.scores.logits.topk(self.k, -1).indices.cpu()  # i64[B, 1 + N, k]

@@ -12,25 +12,29 @@ from anydraft import zoo
 from anydraft.control.auto import Experience
 from anydraft.core.costs import Costs
 from anydraft.engine.fingerprint import pair
-from anydraft.planning.profile import costs
+from anydraft.planning.profile import Points, costs
 
 PROMPT = 64  # tokens after which the costs are measured
 
 
 class Pace:
-    """Args: model, assistant_model, the user's models, of which only the weights are looked at; costs, if a plan has them already."""
+    """Args:
+    model, assistant_model: the user's models, of which only the weights are looked at.
+    known: costs, if a plan has them already.
+    text_only: there is a drafter, and nothing can be known about it.
+    """
 
-    def __init__(self, model: Any, assistant_model: Any, known: Costs | None = None):
-        self.model, self.assistant_model = model, assistant_model
+    def __init__(self, model: Any, assistant_model: Any, known: Costs | None = None, text_only: bool = False):
+        self.model, self.assistant_model, self.text_only = model, assistant_model, text_only
         self.known = known
-        self._costs: dict[str, Costs] = {}
+        self.measured: dict[str, Costs] = {}  # by method
         self._experience: dict[str, Experience] = {}
 
     def given(self, wanted: Collection[str], method: str) -> dict[str, Any]:
         """What a control's constructor takes from the house, for one method."""
         offers = {
             "costs": lambda: self.known or self.estimated,
-            "measured": lambda: self.known or self._costs.get(method),
+            "measured": lambda: self.known or self.measured.get(method),
             "experience": lambda: self._experience.setdefault(method, Experience()),
         }
         if self.assistant_model is not None:
@@ -46,8 +50,8 @@ class Pace:
         """
         slope = 0.05 if self.model.device.type == "cpu" else 0.01
         verify = ((1, 1.0), (21, 1.0 + 20 * slope))
-        if self.assistant_model is None:
-            return Costs(draft=0.0, verify=verify, measured=False)
+        if self.assistant_model is None:  # what copies costs nothing; of a drafter that is only heard, nothing better is known
+            return Costs(draft=Costs.assumed().draft if self.text_only else 0.0, verify=verify, measured=False)
         sizes = [sum(p.numel() for p in m.parameters()) for m in (self.assistant_model, self.model)]
         layers = [m.config.get_text_config(decoder=True).num_hidden_layers for m in (self.assistant_model, self.model)]
         return Costs(draft=max(sizes[0] / sizes[1], layers[0] / layers[1]), verify=verify, measured=False)
@@ -59,9 +63,12 @@ class Pace:
 
     def lacks(self, wanted: Collection[str], method: str) -> bool:
         """Whether a control that takes `wanted` would have to do without measured costs."""
-        return "measured" in wanted and self.known is None and method not in self._costs
+        return "measured" in wanted and self.known is None and method not in self.measured
 
-    def measure(self, method: str, target: Any, drafter: Any, prompt: Tensor) -> Costs:
-        """Measures the costs of a method after at most 64 ids of a prompt i64[P]; the parts' rows are used and must be reset afterwards."""
-        self._costs[method] = costs(target, drafter, prompt[:PROMPT], widths=(1, 3, 9, 17), repeats=3)
-        return self._costs[method]
+    def measure(self, method: str, target: Any, drafter: Any, prompt: Tensor, verify: Points | None = None) -> Costs:
+        """Measures the costs of a method after at most 64 ids of a prompt i64[P]; the parts' rows are used and must be reset afterwards.
+
+        verify: the target's own times, if another method's measurement has them.
+        """
+        self.measured[method] = costs(target, drafter, prompt[:PROMPT], widths=(1, 3, 9, 17), repeats=3, verify=verify)
+        return self.measured[method]

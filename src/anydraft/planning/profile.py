@@ -20,6 +20,9 @@ from anydraft.core.errors import BadModel, WrongPair
 from anydraft.core.noise import Keyed
 from anydraft.core.records import DETERMINED, Context, Draft, Request, Size
 
+Points = tuple[tuple[int, float], ...]
+"""(tokens in one target forward, its seconds), ascending."""
+
 WIDTHS = (1, 2, 4, 8, 16)
 FORMAT = 1
 
@@ -81,26 +84,30 @@ def timed(works: Sequence[Callable[[], Any]], repeats: int, part: Any) -> list[f
     return [sorted(run)[len(run) // 4] for run in runs]
 
 
-def costs(target: Any, drafter: Any, prompt: torch.Tensor, *, widths: Sequence[int] = WIDTHS, repeats: int = 5, batch: int = 1) -> Costs:
+def costs(
+    target: Any, drafter: Any, prompt: torch.Tensor, *, widths: Sequence[int] = WIDTHS, repeats: int = 5, batch: int = 1, verify: Points | None = None
+) -> Costs:
     """The costs of one pair after a prompt i64[P].
 
     Args:
         target, drafter: fresh or reset; their rows are used and should be reset afterwards.
         widths: tokens of one target forward.
+        verify: the target's times, where they were measured before.
     """
     room = max([*widths, 9]) + 2
     with torch.inference_mode():
         context = Context.start([Request(prompt=prompt, max_new_tokens=room) for _ in range(batch)], max_length=target.max_length)
-        if hasattr(target, "open"):
+        if hasattr(target, "open") and verify is None:
             target.open(context)
         start = time.perf_counter()
         if hasattr(drafter, "open"):
             drafter.open(context)
         read = (time.perf_counter() - start) / max(1, len(prompt) * batch)
         before, level = drafting(drafter, context, repeats=repeats)
-        verify = verification(target, context, widths, repeats)
+        if verify is None:
+            verify = tuple((n * batch, s) for n, s in verification(target, context, widths, repeats))
     reads = getattr(drafter, "forwards", 0) > 0  # what copies reads nothing worth counting
-    return Costs(draft=level, verify=tuple((n * batch, s) for n, s in verify), start=before, read=read if reads else 0.0)
+    return Costs(draft=level, verify=verify, start=before, read=read if reads else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
