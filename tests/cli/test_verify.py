@@ -28,6 +28,7 @@ def test_the_plants_are_listed_with_what_is_wrong(capsys):
         (("--plant", "residual_skiped"), "Did you mean 'residual_skipped'"),
         (("--model", "/no/such/folder"), "there is no folder"),
         (("--prompts", "nowhere.jsonl"), "no suite"),
+        (("--method", "none", "--plant", "reused_coin"), "drafts nothing"),
         (("--method", "draft_modle"), "Did you mean 'draft_model'"),
         (("--method", "draft_model", "--assistant-model", "draft-spm"), "vocabular"),
     ],

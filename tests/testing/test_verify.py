@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from anydraft.cli.verify import CONTROLS, keeps_path, speculator
+from anydraft.cli.verify import CONTROLS, decodings, keeps_path, speculator
 from anydraft.core.records import Request
 from anydraft.speculator import Speculator
 from anydraft.testing import planted
@@ -31,6 +31,8 @@ def tiny(seed, sharpness=14.0):
 
 class Tiny:
     """What `cli.verify.speculator` needs of a pair."""
+
+    ends = ()
 
     def __init__(self):
         self.target, self.drafter, self.tokenizer, self.drafter_tokenizer = tiny(0), tiny(0), None, None
@@ -95,6 +97,32 @@ def test_a_control_that_is_not_caught_is_a_failure(pair):
 def test_a_method_that_drafts_nothing_is_not_called_tested(pair):
     report = verify(subject(pair, "none"), QUICK)
     assert not report.passed and "nothing was tested" in report.verdict
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_plain_decoding_is_compared_with_transformers_own(pair, temperature):
+    """Nothing is drafted, and that is no fault; the control is a wrong temperature."""
+    def plain(**changes):
+        return replace(subject(pair, "none", temperature=temperature), drafts=False, keeps_path=False, **(decodings(pair, {"method": "none"}) | changes))
+
+    report = verify(plain(), QUICK)
+    assert report.passed, report.verdict
+    assert {"greedy control"} <= {check.name for check in report.checks} and "nothing was tested" not in report.verdict
+    wrong = verify(plain(speculative=planted.Hotter(Speculator(pair.target, method="none"))), QUICK)
+    failed = {check.name for check in wrong.checks if not check.passed}
+    assert failed == ({"greedy"} if temperature == 0 else {"greedy", "sampling"})
+
+
+def test_named_methods_draft_in_every_step_and_auto_as_it_likes(pair):
+    def control(own, sampled):
+        return type(own.parts(sampled).control).__name__
+
+    named = decodings(pair, {"method": "draft_model", "num_assistant_tokens": "auto", "rule": "auto", "control": "auto"})
+    assert control(named["speculative"], True) == control(named["greedily"], False) == control(named["control"]["sampling"], True) == "Fixed"
+    auto = decodings(pair, {"method": "auto", "num_assistant_tokens": "auto", "rule": "auto", "control": "auto"})
+    assert (control(auto["speculative"], True), control(auto["greedily"], False)) == ("Auto", "Fixed")
+    asked = decodings(pair, {"method": "draft_model", "num_assistant_tokens": 3, "rule": "auto", "control": "heuristic"})
+    assert control(asked["speculative"], True) == control(asked["greedily"], False) == "Heuristic"
 
 
 def test_a_changed_model_is_named(pair):

@@ -23,6 +23,7 @@ def verify(
     method: Annotated[str, typer.Option(help="A name that `anydraft methods` lists under drafters.")] = "auto",
     num_assistant_tokens: Annotated[str, typer.Option(help="Lookahead: a number, or auto.")] = "auto",
     rule: Annotated[str, typer.Option(help="The rule; auto chooses by what the drafter makes.")] = "auto",
+    control: Annotated[str, typer.Option(help="The lookahead control; auto drafts in every step, except that method auto decides for itself.")] = "auto",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the method, rule or control; repeatable.")] = None,
     temperature: Annotated[float, typer.Option(help="0 checks greedy decoding only.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="0: all tokens.")] = 0,
@@ -57,6 +58,7 @@ def verify(
         "method": method,
         "num_assistant_tokens": lookahead(num_assistant_tokens),
         "rule": rule,
+        "control": control,
         **dict(map(named_value, option or ())),
     }
     places = (model, None if assistant_model == "none" else assistant_model, dtype, device)
@@ -88,7 +90,7 @@ def examine(
     prompts: str | None = None,
     say: Any = lambda said: None,
 ) -> Report:
-    """Loads the pair, takes fingerprints, builds the four speculators, and verifies.
+    """Loads the pair, takes fingerprints, builds the decodings that are compared, and verifies.
 
     Args:
         places: target, drafter, dtype, device. parts: keywords of `Speculator`. options: keywords of `generate`.
@@ -105,38 +107,60 @@ def examine(
     from anydraft.testing.verify import verify as run
 
     mistake = planted.get(plant) if plant else None
+    refuse_plant(parts["method"], plant)
     _terminal.quiet()
     target, drafter, dtype, device = places
     pair = Pair.load(target, drafter, dtype=dtype, device=device)
     before = {"target": (pair.target, fingerprint(pair.target))}
     if pair.drafter is not None:
         before["drafter"] = (pair.drafter, fingerprint(pair.drafter))
-    subject, *controls = (speculator(pair, parts, one) for one in (mistake, *map(planted.get, CONTROLS.values())))
-    plain = Speculator(pair.target, pair.tokenizer, method="none")
+    made = decodings(pair, parts, mistake)
+    target = Speculator(pair.target, pair.tokenizer, method="none").target
     encoded = [list(pair.tokenizer(text).input_ids) for text in texts(prompts)]
-    limit = (subject.target.max_length or 1 << 30) - plan.greedy_tokens - 1
+    limit = (target.max_length or 1 << 30) - plan.greedy_tokens - 1
     encoded = [ids[:limit] for ids in encoded if ids]
-    request = Options.parse(options).requests([_tensor(encoded[0])], plain.eos_token_ids, plain.target.vocab_size, plain.target.max_length)[
-        0
-    ]
+    request = Options.parse(options).requests([_tensor(encoded[0])], frozenset(pair.ends), target.vocab_size, target.max_length)[0]
     name = f"{parts['method']}{f' with {plant} planted' if plant else ''} on {pair.target_name} + {pair.drafter_name or 'no drafter'}"
     name += f" at temperature {options['temperature']:g}" + (f", top-p {options['top_p']:g}" if options["top_p"] < 1 else "")
-    return run(
-        Subject(
-            name=name,
-            speculative=subject,
-            plain=plain,
-            control=dict(zip(CONTROLS, controls)) if mistake is None else {},
-            model=pair.target,
-            request=request,
-            options=options,
-            prompts=encoded,
-            models=before,
-            keeps_path=mistake is None and keeps_path(subject, options["temperature"] > 0),
-        ),
-        plan,
-        say,
-    )
+    subject = Subject(
+        name=name, model=pair.target, request=request, options=options, prompts=encoded, models=before, drafts=parts["method"] != "none",
+        keeps_path=mistake is None and parts["method"] != "none" and keeps_path(made["speculative"], options["temperature"] > 0), **made,
+    )  # fmt: skip
+    return run(subject, plan, say)
+
+
+def decodings(pair: Any, parts: dict[str, Any], mistake: Any = None) -> dict[str, Any]:
+    """What `Subject` compares: the method, with a planted mistake if one is given, plain decoding, and the controls that must be caught.
+
+    A named method drafts in every step unless another control was asked for, because what is not drafted is not tested; `auto` does what
+    `generate` does, except at temperature 0, where a clock decides whether it drafts at all. Plain decoding itself is compared with transformers'.
+    """
+    from anydraft.speculator import Speculator
+    from anydraft.testing import planted
+    from anydraft.testing.reference import Reference
+
+    if parts["method"] == "none":
+        own = Speculator(pair.target, pair.tokenizer, method="none")
+        wrong = planted.Hotter(own)
+        return {"speculative": own, "plain": Reference(pair.target, pair.ends), "control": dict.fromkeys(CONTROLS, wrong)}
+    steady = {**parts, "control": "fixed"} if parts.get("control", "auto") == "auto" else parts
+    free = parts if parts["method"] == "auto" else steady
+    wanted = {"greedy": steady, "sampling": free}
+    controls = {name: speculator(pair, wanted[name], planted.get(plant)) for name, plant in CONTROLS.items()} if mistake is None else {}
+    return {
+        "speculative": speculator(pair, free, mistake),
+        "greedily": speculator(pair, steady, mistake),
+        "plain": Speculator(pair.target, pair.tokenizer, method="none"),
+        "control": controls,
+    }
+
+
+def refuse_plant(method: str, plant: str | None) -> None:
+    """Raises BadOption for a mistake that has nothing to show itself in."""
+    from anydraft.core.errors import BadOption
+
+    if plant and method == "none":
+        raise BadOption("method 'none' drafts nothing, so no mistake can be planted in it", got=plant, next_step="Choose a method that drafts")
 
 
 def speculator(pair: Any, parts: dict[str, Any], mistake: Any = None) -> Speculator:

@@ -213,6 +213,21 @@ class Around:
 
 
 @dataclass(frozen=True)
+class Hotter:
+    """A decoding at half as much temperature again, and at 1 instead of 0: what a check of plain decoding must notice.
+
+    Args:
+        inner: anything with a `generate`.
+    """
+
+    inner: Any
+
+    def generate(self, prompts: Any, *, temperature: float, **options: Any) -> Any:
+        """The inner one's, at the wrong temperature."""
+        return self.inner.generate(prompts, temperature=1.5 * temperature or 1.0, **options)
+
+
+@dataclass(frozen=True)
 class _Drawing:
     """Noise whose draws come from another law than the one that the drafter records."""
 

@@ -21,6 +21,7 @@ import torch
 from anydraft.core.processors import Recipe, at_least_float32
 from anydraft.core.records import Request
 from anydraft.testing import statistics
+from anydraft.testing.reference import Reference
 from anydraft.testing.statistics import Comparison, Power, Window, compare, room, sample_size
 from anydraft.testing.ties import audit
 from anydraft.testing.unchanged import fingerprint
@@ -101,6 +102,8 @@ class Subject:
         request: the options under test; its prompt is not used. options: the same as keywords of `generate`.
         prompts: ids. models: by role, with their fingerprints from before anything was built around them.
         keeps_path: the rule promises the tokens of plain decoding with the same seed.
+        greedily: what is tested at temperature 0, where that is another decoding than `speculative`.
+        drafts: False for plain decoding itself, where nothing is drafted and `plain` should be somebody else's.
     """
 
     name: str
@@ -113,6 +116,8 @@ class Subject:
     prompts: Sequence[list[int]]
     models: Mapping[str, tuple[Any, str]]
     keeps_path: bool = False
+    greedily: Generates | None = None
+    drafts: bool = True
 
 
 def verify(subject: Subject, plan: Plan, progress: Callable[[str], None] = lambda said: None) -> Report:
@@ -133,8 +138,11 @@ def greedy(subject: Subject, plan: Plan) -> list[Check]:
     """All prompts in one batch, against transformers' own `generate` one by one; then the same with the planted mistake."""
     prompts = list(subject.prompts[: plan.greedy_prompts])
     options = {**subject.options, "temperature": 0.0, "max_new_tokens": plan.greedy_tokens}
-    expected = [_reference(subject, prompt, plan.greedy_tokens) for prompt in prompts]
-    made = {"speculative": subject.speculative.generate(prompts, **options), "plain": subject.plain.generate(prompts, **options)}
+    reference = Reference(subject.model, subject.request.eos)
+    penalty = subject.request.repetition_penalty
+    expected = [one.token_ids for one in reference.generate(prompts, max_new_tokens=plan.greedy_tokens, repetition_penalty=penalty)]
+    own = subject.greedily or subject.speculative
+    made = {"speculative": own.generate(prompts, **options), "plain": subject.plain.generate(prompts, **options)}
     request = dataclasses.replace(subject.request, temperature=0.0)
     found = {name: audit(subject.model, prompts, expected, [g.token_ids for g in gs], request) for name, gs in made.items()}
     differing = found["speculative"]
@@ -155,25 +163,15 @@ def greedy(subject: Subject, plan: Plan) -> list[Check]:
         "tokens": sum(map(len, expected)),
         "divergences": [dataclasses.asdict(d) for d in differing],
     }
-    checks = [Check("greedy", not faults, said, details)]
+    untested = subject.drafts and drafted == 0
+    if untested:
+        said += ", but nothing was drafted, so nothing was tested"
+    checks = [Check("greedy", not faults and not untested, said, details)]
     if "greedy" in subject.control:
         wrong = subject.control["greedy"].generate(prompts, **options)
         caught = sum(g.token_ids != e for g, e in zip(wrong, expected))
         checks.append(Check("greedy control", caught > 0, f"greedy control {'caught' if caught else 'NOT caught'}", {"differing": caught}))
     return checks
-
-
-def _reference(subject: Subject, prompt: list[int], tokens: int) -> list[int]:
-    """transformers' own greedy continuation: another loop, another cache, one row."""
-    ids = torch.tensor([prompt], device=subject.model.device)
-    ends = sorted(subject.request.eos)
-    with torch.inference_mode():
-        made = subject.model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, eos_token_id=ends or None,
-            pad_token_id=ends[0] if ends else 0,
-            repetition_penalty=subject.request.repetition_penalty,  # also where it is 1: a checkpoint may bring another default
-        )  # fmt: skip
-    return made[0, len(prompt) :].tolist()
 
 
 # -- sampling --------------------------------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ def sampling(subject: Subject, plan: Plan, progress: Callable[[str], None] = lam
     null = compare(plain, other, false_alarm=plan.false_alarm, seed=plan.seed)
     found = compare(plain, own, false_alarm=plan.false_alarm, seed=plan.seed)
     alarm = found.differs(plan.false_alarm)
-    tested = counts["drafted"] > 0
+    tested = counts["drafted"] > 0 or not subject.drafts
     shown = f"p={found.p_value:.2g} speculative against plain, {null.p_value:.2g} plain against plain"
     can = f"sees a shift of {plan.effect:g} with power {power.power:.2f} at a false-alarm rate of {plan.false_alarm:g}"
     said = f"sampled law {'DIFFERS' if alarm else 'agrees'} ({shown}; {can})"
@@ -244,7 +242,7 @@ def chosen_prefixes(subject: Subject, plan: Plan) -> tuple[list[list[int]], list
 def sufficient_window(subject: Subject, prefixes: Sequence[list[int]], plan: Plan) -> int:
     """Tokens to look at: the plan's window, doubled until a text of this length drafts something; drafters that learn start late."""
     window = plan.window
-    while window < 32:
+    while subject.drafts and window < 32:
         trial = dataclasses.replace(plan, window=window)
         if _drawn(subject.speculative, prefixes, 8, trial, subject.options, 3)[1]["drafted"] >= 8 * len(prefixes):
             break
