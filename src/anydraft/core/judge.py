@@ -7,6 +7,7 @@ puts them. Laws are made here from raw rows, so that the user's processors exist
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,15 +68,16 @@ class TokenJudge:
         plain = self.laws.plain(self.context)
         return plain is None or not bool(plain[0])
 
+    @torch.no_grad()
     def decide(self, epoch: int, position: int, rows: Sequence[Tensor], nodes: Sequence[Node | None]) -> Outcome:
         """See `Judge.decide`. rows: f[V] each."""
-        logits = torch.stack(list(rows))[None]
-        chain = _chain([node.token for node in nodes if node is not None])
-        law = self.laws.of(logits, self.context, chain)
+        logits = torch.stack(list(rows))[None] if len(rows) > 1 else rows[0][None, None]
+        drafted = chain([node.token for node in nodes if node is not None])
+        law = self.laws.of(logits, self.context, drafted)
         count, token = 0, -1
         for i, node in enumerate(nodes):
             place = dataclasses.replace(self.context, length=torch.tensor([position + i]), step=torch.tensor([epoch]))
-            one = Draft.empty(1) if node is None or node.draft is None else node.draft
+            one = _NOTHING if node is None or node.draft is None else node.draft
             # a single row: the token behind an accepted draft is for that position's own decision
             verdict = self.rule.verify(one, Scores(law=_From(law, i), logits=logits[:, i : i + 1]), self.noise.at(place))
             if node is not None and int(verdict.count):
@@ -83,13 +85,13 @@ class TokenJudge:
             else:
                 token = int(verdict.token)
                 break
-        return self._commit(epoch, chain, Scores(law=law, logits=logits), count, token)
+        return self._commit(epoch, drafted, Scores(law=law, logits=logits), count, token)
 
-    def _commit(self, epoch: int, chain: Draft, scores: Scores, count: int, token: int) -> Outcome:
-        path = torch.arange(chain.nodes)[None]
+    def _commit(self, epoch: int, drafted: Draft, scores: Scores, count: int, token: int) -> Outcome:
+        path = torch.arange(drafted.nodes)[None]
         verdict = Verdict(path=torch.where(path < count, path, -1), count=torch.tensor([count]), token=torch.tensor([token]))
         before = self.context
-        after, emitted, finish, accepted = commit(before, chain, scores, verdict, [self.stopping])
+        after, emitted, finish, accepted = commit(before, drafted, scores, verdict, [self.stopping])
         self.context = dataclasses.replace(after, step=torch.tensor([epoch + (token >= 0)]))
         start, n = int(before.length), int(emitted)
         now, spent = time.perf_counter(), self._forwards()
@@ -97,7 +99,7 @@ class TokenJudge:
             Step(
                 before=before,
                 after=self.context,
-                draft=chain,
+                draft=drafted,
                 scores=scores,
                 verdict=verdict,
                 path=accepted,
@@ -111,14 +113,23 @@ class TokenJudge:
         return Outcome(after.ids[0, start : start + n].tolist(), token >= 0, finish[0])
 
 
-def _chain(tokens: list[int]) -> Draft:
-    """The judged nodes as one chain; their laws have been used already."""
+def chain(tokens: Sequence[int]) -> Draft:
+    """These ids as a draft of one path whose laws nobody asks for."""
+    if not tokens:
+        return _NOTHING
+    parent, live, none = _path(len(tokens))
     ids = torch.tensor([tokens], dtype=torch.int64)
-    place = torch.arange(len(tokens))[None]
-    return Draft(
-        tokens=ids, parent=place - 1, live=torch.ones_like(ids, dtype=torch.bool), kind=torch.zeros_like(ids),
-        index=torch.full_like(ids, -1), levels=len(tokens)
-    )
+    return Draft(tokens=ids, parent=parent, live=live, kind=torch.zeros_like(parent), index=none, levels=len(tokens))
+
+
+_NOTHING = Draft.empty(1)
+
+
+@functools.lru_cache(maxsize=256)
+def _path(nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Parents of a chain, who is live, and rows of no law; never written to, so shared by all chains of a length."""
+    parent = torch.arange(nodes)[None] - 1
+    return parent, torch.ones_like(parent, dtype=torch.bool), torch.full_like(parent, -1)
 
 
 def single(draft: Draft, node: int) -> Draft:

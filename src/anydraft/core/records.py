@@ -119,7 +119,8 @@ class Context:
         """A provisional context with these tokens behind each row: `committed` stays, the buffer is a copy."""
         grown = [int(n) + len(t) for n, t in zip(self.length, tokens)]
         width = max(self.ids.shape[1], max(grown) + 1)
-        ids = torch.nn.functional.pad(self.ids, (0, width - self.ids.shape[1])).clone()
+        short = width - self.ids.shape[1]
+        ids = torch.nn.functional.pad(self.ids, (0, short)) if short else self.ids.clone()
         for row, start, new in zip(ids, self.length.tolist(), tokens):
             row[start : start + len(new)] = torch.tensor(new, dtype=torch.int64)
         return dataclasses.replace(self, ids=ids, length=torch.tensor(grown, dtype=torch.int64))

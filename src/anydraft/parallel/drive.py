@@ -32,6 +32,7 @@ Refill = Callable[[Context | None], Context | None]
 _FIRST_ANSWER = 60.0  # seconds before the first answer of a worker is overdue: a cold start and a long prompt take their time
 _SLACK = 20.0  # later ones: as many times the slowest answer so far
 _LEAST = 5.0  # but never less than this
+_AFTERWARDS = 0.001  # seconds that cancels wait behind new work: whoever is cancelled wakes up, and takes a core from those who start
 
 
 def check(rule: Any, drafter: Any) -> None:
@@ -82,6 +83,8 @@ class Parallel:
         self._lost: set[int] = set()  # workers that are gone for good
         self._silent: set[int] = set()  # workers that owe an answer and may yet give it
         self._slowest: dict[int, float] = {}
+        self._cancels: list[Cancel] = []  # of replicas, not sent yet
+        self._until = 0.0  # when they will be
 
     def __call__(
         self, target: Target, drafter: Drafter, rule: Rule, control: Control, noise: NoiseSource, refill: Refill, stopping: dict[int, Stopping]
@@ -124,6 +127,7 @@ class Parallel:
                 self._obey(made.on(answer), due, local)
                 yield from self._steps(judge, learns)
         finally:
+            self._cancel()
             for worker, (task, _) in due.items():
                 self.executor.send(Cancel(task, worker, ledger.epoch))
             self.executor.tasks = made.crew.number()
@@ -139,7 +143,12 @@ class Parallel:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _obey(self, orders: list[Command], due: dict[int, tuple[int, float]], local: _Local) -> None:
+        new_work = any(isinstance(order, Verify) for order in orders)
         for order in orders:
+            if new_work and isinstance(order, Cancel) and order.worker != DRAFTER:
+                self._cancels.append(order)
+                self._until = self.executor.now + _AFTERWARDS
+                continue
             if isinstance(order, (Verify, Run)):
                 if order.worker == _Local.NUMBER:
                     local.order = order  # type: ignore[assignment]
@@ -149,12 +158,20 @@ class Parallel:
                 due.pop(DRAFTER, None)
             self.executor.send(order)
 
+    def _cancel(self) -> None:
+        while self._cancels:
+            self.executor.send(self._cancels.pop())
+
     def _receive(self, due: dict[int, tuple[int, float]]) -> Answer:
         """The next answer, or the watchdog's word about a worker that owes one."""
         while True:
             first = min(((since + self._limit(w), w) for w, (_, since) in due.items()), default=None)
-            left = None if first is None else max(0.0, first[0] - self.executor.now)
-            answer = self.executor.receive(1.0 if left is None else min(left, 1.0) or 0.001)
+            left = 1.0 if first is None else min(1.0, max(0.001, first[0] - self.executor.now))
+            if self._cancels:
+                left = min(left, max(0.0, self._until - self.executor.now))
+            answer = self.executor.receive(left)
+            if self._cancels and self.executor.now >= self._until:
+                self._cancel()
             if answer is not None:
                 return answer
             if first is not None and self.executor.now >= first[0]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
+
 from anydraft.core.messages import DRAFTER, Answer, Cancelled, Command, Failed, Run, Verify
-from anydraft.parallel.inbox import Asked
-from anydraft.parallel.worker import Scorer, Stale, Writer
+from anydraft.parallel.inbox import Asked, Stale
+from anydraft.parallel.worker import Scorer, Writer
 
 Builder = Callable[[], Any]
 """Makes a target or a drafter where the worker runs; for processes and Ray it must survive pickling."""
@@ -40,7 +42,8 @@ class Executor(Protocol):
 
 
 def worker_of(number: int, build: Builder) -> Scorer | Writer:
-    """The drafter or a target replica."""
+    """The drafter or a target replica, made in the thread that it will work in: nothing there needs gradients."""
+    torch.set_grad_enabled(False)  # of this thread alone
     return Writer(build()) if number == DRAFTER else Scorer(build())
 
 

@@ -12,6 +12,10 @@ from anydraft.core.messages import Cancel, Command
 _EVER = 1 << 62
 
 
+class Stale(Exception):  # noqa: N818 - raised to leave a forward early; nothing went wrong
+    """The task was cancelled while it was worked on."""
+
+
 class Asked(Protocol):
     """Whether the task at hand was cancelled."""
 

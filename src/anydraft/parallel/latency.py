@@ -16,13 +16,13 @@ from torch import Tensor
 from anydraft.core.noise import hashed
 from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Scores
-from anydraft.parallel.inbox import Asked, Never
+from anydraft.parallel.inbox import Asked, Never, Stale
 
 _SPIN = 0.0002  # seconds; a sleep ends this much too late now and then, so the last of a wait is spent looking at the clock
 
 
 class Slowed:
-    """A model, or a target, whose forwards take at least `seconds`. A wait ends early when its task is cancelled: nobody will read the result."""
+    """A model, or a target, whose forwards take at least `seconds`. A wait ends early, with Stale, when its task is cancelled."""
 
     def __init__(self, inner: Any, seconds: float):
         self.inner, self.seconds = inner, seconds
@@ -54,10 +54,11 @@ class Slowed:
         end = time.perf_counter() + self.seconds
         result = work(*arguments)
         left = end - time.perf_counter() - _SPIN
-        if left > 0 and self._cancelled.wait(left):
-            return result
-        while time.perf_counter() < end and not self._cancelled():
-            pass
+        if left > 0:
+            self._cancelled.wait(left)
+        while time.perf_counter() < end:
+            if self._cancelled():
+                raise Stale
         return result
 
 

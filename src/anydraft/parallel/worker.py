@@ -14,16 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anydraft.core.judge import single
+from anydraft.core.judge import chain, single
 from anydraft.core.messages import Command, Drafted, Node, Open, Run, Scored, Teach, Verify
 from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Draft, Size
 from anydraft.core.roles import Drafter, NoiseSource, Target
 from anydraft.parallel.inbox import Asked, Never
-
-
-class Stale(Exception):  # noqa: N818 - raised to leave a forward early; nothing went wrong
-    """The task was cancelled while it was worked on."""
 
 
 class Contexts:
@@ -113,22 +109,6 @@ class Writer:
         short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
         last = ended or short or start + len(nodes) >= order.until
         return Drafted(order.task, order.epoch, start, tuple(nodes), last)
-
-
-def chain(tokens: tuple[int, ...]) -> Draft:
-    """Ids to be scored, as a draft of one path."""
-    if not tokens:
-        return Draft.empty(1)
-    ids = torch.tensor([tokens], dtype=torch.int64)
-    place = torch.arange(len(tokens))[None]
-    return Draft(
-        tokens=ids,
-        parent=place - 1,
-        live=torch.ones_like(ids, dtype=torch.bool),
-        kind=torch.zeros_like(ids),
-        index=torch.full_like(ids, -1),
-        levels=len(tokens),
-    )
 
 
 def _on_host(draft: Draft) -> Draft:
