@@ -209,7 +209,7 @@ class Aligner:
             if id is not None and (data := self.drafter.table[id]) is not None:
                 run += data
                 continue
-            found += self.candidates_from_text(tail + found, run)
+            found += self._continuing(tail + found, run)
             special, run = self._d2t[id] if id is not None else -1, b""
             if special < 0:
                 break
@@ -229,21 +229,25 @@ class Aligner:
         """
         ids = _plain(tail[-REACH:] if not isinstance(tail, Ids) else tail, self.target)[-REACH:]
         text = continuation.split("\ufffd")[0].encode("utf-8", "ignore") if isinstance(continuation, str) else continuation
-        room = text_tail(ids, self.target, REACH)
-        end = self.target.text_of(ids[len(ids) - min(room, 4) :])
+        return self._continuing(ids, text)[:limit]
+
+    def _continuing(self, ids: Sequence[int], text: bytes) -> list[int]:
+        end = self.target.text_of(ids[len(ids) - text_tail(ids, self.target, 4) :])
         text = proper(end[complete_length(end) :], text)
         if not text:
             return []
         made, tried = None, -1
         for window in WINDOWS:
-            size = stretch(ids, self.target, window, room)
-            if made is not None or size == tried:
+            size = stretch(ids, self.target, window, min(REACH, len(ids)))
+            if size == tried:
                 break
-            tried = size
-            last = ids[len(ids) - size :]
-            made = continuing(self.target, self.target.text_of(last), last, text)
+            tried, last = size, ids[len(ids) - size :]
+            before = self.target.text_of(last)
+            made = continuing(self.target, before, last, text)
+            if made is not None or before[:1].isspace():  # tokenizers begin afresh at white space: a longer stretch ends the same
+                break
         made = made if made is not None else alone(self.target, text)
-        return made.ids[: made.lost][:limit]
+        return made.ids[: made.lost]
 
 
 def _plain(ids: Ids | Sequence[int], vocabulary: ByteVocabulary) -> list[int]:

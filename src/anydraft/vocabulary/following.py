@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from anydraft.core.errors import WrongVocabulary
 from anydraft.vocabulary.bytes import ByteVocabulary, Encoded
-from anydraft.vocabulary.seams import alone, common, continuing, stretch, text_tail
+from anydraft.vocabulary.seams import alone, common, parted, stretch, text_tail
 from anydraft.vocabulary.utf8 import complete_length, inside_character
 
 LOOK_BEHIND = 8
@@ -167,20 +167,19 @@ class Follower:
         while rewrite and inside_character(state.text, state.covered) and len(state.drafter_ids) > state.floor:
             self._cut(len(state.drafter_ids) - 1)
         text = bytes(state.text[state.covered : upto])
-        room = text_tail(state.drafter_ids, self.drafter, min(8 * LOOK_BEHIND, len(state.drafter_ids) - state.floor))
-        size = stretch(state.drafter_ids, self.drafter, LOOK_BEHIND, room)
+        size = stretch(state.drafter_ids, self.drafter, LOOK_BEHIND, min(8 * LOOK_BEHIND, len(state.drafter_ids) - state.floor))
         first = len(state.drafter_ids) - size
         begin = state.drafter_ends[first - 1] if first else 0
         before, ids = bytes(state.text[begin : state.covered]), state.drafter_ids[first:]
-        made = continuing(self.drafter, before, ids, text)
+        whole = self.drafter.encode(before + text)
+        made = parted(whole, len(before), ids)
         if made is not None or not rewrite:
             begin = state.covered
             made = made if made is not None else alone(self.drafter, text)
         else:  # a token lies across the seam: the ids that it swallows are replaced
-            made = self.drafter.encode(before + text)
-            same = common(made.ids, ids)
+            same = common(whole.ids, ids)
             self._cut(first + same)
-            made = Encoded(made.ids[same:], made.ends[same:])
+            made = Encoded(whole.ids[same:], whole.ends[same:])
         self._push(made.ids, [begin + end for end in made.ends])
         state.covered = upto  # also where the drafter has no token for some of it
 

@@ -23,17 +23,19 @@ def text_tail(ids: Sequence[int], vocabulary: ByteVocabulary, most: int) -> int:
     return count
 
 
-def stretch(ids: Sequence[int], vocabulary: ByteVocabulary, size: int, room: int) -> int:
-    """How many ids at the end to encode again: `size` or a few more, up to `room`, beginning at white space if possible and never
-    inside a character."""
-    size, stop = min(size, room), min(size + WORD_START, room)
-    while size < room:
-        first = (vocabulary.table[ids[-size]] or b"")[:1] if size else b""
+def stretch(ids: Sequence[int], vocabulary: ByteVocabulary, size: int, most: int) -> int:
+    """How many ids at the end to encode again: `size` or a few more, at most `most`, text without a break, beginning at white space if
+    possible and never inside a character."""
+    count, most = 0, min(most, len(ids))
+    while count < most:
+        first = (vocabulary.table[ids[-count]] or b"")[:1] if count else b""
         inside = first != b"" and first[0] & 0xC0 == 0x80
-        if not inside and (size >= stop or not size or first.isspace()):
+        if count >= size and not inside and (count >= size + WORD_START or not count or first.isspace()):
             break
-        size += 1
-    return size
+        if vocabulary.table[ids[-1 - count]] is None:
+            break
+        count += 1
+    return count
 
 
 def continuing(vocabulary: ByteVocabulary, before: bytes, ids: Sequence[int] | None, text: bytes) -> Encoded | None:
@@ -47,13 +49,17 @@ def continuing(vocabulary: ByteVocabulary, before: bytes, ids: Sequence[int] | N
     Returns:
         ids of `text` alone, ends counted from the seam; None if a token lies across the seam.
     """
-    made = vocabulary.encode(before + text)
+    return parted(vocabulary.encode(before + text), len(before), ids)
+
+
+def parted(made: Encoded, seam: int, ids: Sequence[int] | None) -> Encoded | None:
+    """The part of `made` behind the first `seam` bytes, which have the ids `ids` now; None if a token lies across."""
     agree = ids is not None and made.ids[: len(ids)] == list(ids)
-    place = len(ids) if agree else _boundary(made, len(before))  # type: ignore[arg-type]
+    place = len(ids) if agree else _boundary(made, seam)  # type: ignore[arg-type]
     if place is None or (made.lost is not None and made.lost < place):
         return None
     lost = None if made.lost is None else made.lost - place
-    return Encoded(made.ids[place:], [end - len(before) for end in made.ends[place:]], lost)
+    return Encoded(made.ids[place:], [end - seam for end in made.ends[place:]], lost)
 
 
 def alone(vocabulary: ByteVocabulary, text: bytes) -> Encoded:
