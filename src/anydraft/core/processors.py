@@ -274,9 +274,9 @@ def _fingerprint(thing: Any, depth: int = 0) -> Any:
     return _fingerprint(vars(thing), depth + 1) if hasattr(thing, "__dict__") else id(thing)
 
 
-def drafting_law(logits: Tensor, requests: Sequence[Request]) -> Law:
-    """The drafter's law f[B, U]: the request's temperature and truncation, unless `draft_temperature` says otherwise."""
-    settings = [(r.temperature if r.draft_temperature is None else r.draft_temperature, r.top_k, r.top_p, r.min_p) for r in requests]
+def drafting_law(logits: Tensor, requests: Sequence[Request], default: float | None = None) -> Law:
+    """The drafter's law f[B, U]: the request's `draft_temperature`, else `default`, else its temperature; and its truncation."""
+    settings = [(_first(r.draft_temperature, default, r.temperature), r.top_k, r.top_p, r.min_p) for r in requests]
     logits = at_least_float32(logits)
     if all(s[0] == 0 for s in settings):
         return Point(logits.argmax(-1)[:, None], logits.shape[-1], logits.dtype)
@@ -292,3 +292,8 @@ def drafting_law(logits: Tensor, requests: Sequence[Request]) -> Law:
             return Dense(law[:, None])
         probs[rows] = law
     return Dense(probs[:, None])
+
+
+def _first(*values: float | None) -> float:
+    """The first that is given."""
+    return next(value for value in values if value is not None)

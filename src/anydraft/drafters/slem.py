@@ -5,20 +5,23 @@ Kinds:    determined
 Needs:    nothing
 Cost:     one drafter forward per drafted token; text is re-encoded on a bounded window
 Differs:  candidates are anchored by places in the text, so periodic text cannot mislead them; committed target ids are never rewritten;
-          also from a drafter that yields nothing but text (`text_model`)
+          also from a drafter that yields nothing but text (`text_model`); drafts the most likely tokens unless `draft_temperature` says otherwise:
+          any draft is exact, and a likely token is drawn by the target more often than one that was drawn by the drafter
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from anydraft.core.processors import drafting_law
 from anydraft.core.records import Context, Draft, Request, Size
 from anydraft.core.roles import Model, Noise, TextModel
-from anydraft.core.rollout import determined_chain, draw_chain
+from anydraft.core.rollout import Reading, determined_chain, draw_chain
 from anydraft.vocabulary.alignment import Aligner, IncrementalText
 from anydraft.vocabulary.contexts import DrafterContexts
 
@@ -34,6 +37,7 @@ class SLEM:
 
     def __init__(self, model: Model | TextModel, aligner: Aligner):
         self.model, self.aligner = model, aligner
+        self._writes_text = isinstance(model, TextModel)
         self.contexts = DrafterContexts(aligner, direct=False, max_length=getattr(model, "max_length", None))
         self._texts: dict[int, _Text] = {}
 
@@ -45,18 +49,19 @@ class SLEM:
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`. `size.depth` counts the drafter's tokens; the target's candidates may be more or fewer."""
         limits = (context.limit - context.length - 1).clamp_min(0)
-        if isinstance(self.model, TextModel):
+        if self._writes_text:
             return self._from_text(context, size.clipped(context), limits)
         own, room = self.contexts.follow(context)
         size = dataclasses.replace(size, depth=torch.minimum(size.depth.masked_fill(limits == 0, 0), room))
-        draft = draw_chain(self.model, context, size, noise, own=own)
+        draft = draw_chain(self.model, context, size, noise, own=own, reading=_LIKELIEST)  # type: ignore[arg-type]
         found: list[list[int]] = [[] for _ in range(context.size)]
         if draft.nodes:
-            for b, (slot, tokens, live) in enumerate(zip(context.slot.tolist(), draft.tokens.tolist(), draft.live.tolist())):
+            rows = zip(context.slot.tolist(), draft.tokens.tolist(), draft.live.tolist(), limits.tolist())
+            for b, (slot, tokens, live, limit) in enumerate(rows):
                 drafted = tokens[: sum(live)]
                 self.contexts.drafted(slot, drafted)
                 if drafted:
-                    found[b] = self.aligner.candidates(self.contexts.state(slot), drafted, int(limits[b]))
+                    found[b] = self.aligner.candidates(self.contexts.state(slot), drafted, limit)
         return determined_chain(found, draft.forwards)
 
     def _from_text(self, context: Context, size: Size, limits: Tensor) -> Draft:
@@ -76,6 +81,9 @@ class SLEM:
                 found[b] = self.aligner.candidates_from_text(context.ids[b, max(0, length - 128) : length].tolist(), written, min(limit, 4 * depth))
         self._texts = {slot: self._texts[slot] for slot in context.slot.tolist()}
         return determined_chain(found, forwards=1)
+
+
+_LIKELIEST = Reading(law=partial(drafting_law, default=0.0))
 
 
 @dataclass(slots=True)
