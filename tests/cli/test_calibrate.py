@@ -52,6 +52,18 @@ def test_the_head_covers_more_than_its_share(written, capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_as_the_error_message_says_it(tmp_path, monkeypatch, capsys):
+    """Without a file fr_spec names the command; what the command then prints works as it is typed."""
+    monkeypatch.chdir(tmp_path)
+    line = ["generate", "import os", "--model", zoo.path("target"), "--assistant-model", zoo.path("draft-spm"), "--max-new-tokens", 4]
+    assert run(*line, "--method", "fr_spec") == 2
+    assert "'anydraft calibrate rdk'" in capsys.readouterr().err
+    assert run("calibrate", "fr_spec", "--tokens", 8) == 0
+    options = capsys.readouterr().out.partition("use it with ")[2].partition(",")[0].split()
+    assert options[:2] == ["--method", "fr_spec"] and run(*line, *options) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fr_spec", "rdk"])
 def test_drafters_read_it(written, method):
     pair = Speculator.from_pretrained(zoo.path("target"), zoo.path("draft-spm"), method, 3, statistics=str(written[0]), keep_share=0.3)
@@ -74,7 +86,6 @@ def test_drafters_read_it(written, method):
         (["rdk", "--output", "s", "--model", "org/name"], "--input"),
         (["rdk", "--output", "s", "--d2t", "missing"], "no such file"),
         (["rdk", "--output", "s", "--d2t", "other"], "another vocabulary"),
-        (["rdk"], "--output"),
     ],
 )
 def test_bad_input(tmp_path, monkeypatch, capsys, arguments, words):

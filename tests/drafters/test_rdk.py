@@ -65,6 +65,41 @@ def test_gain_condition(seed):
         assert accept((a + b) / 2) >= (accept(a) + accept(b)) / 2 - 1e-12
 
 
+def moved_by_hand(form, q, mean, missing, tau):
+    """Where a row's mass goes, from the definitions alone."""
+    if form == "prior":
+        law = torch.where(missing, mean, 0.0) if bool(missing.any()) else mean
+        return law / law.sum()
+    if form == "first_order":
+        raw = (1 + (mean * q - mean * (mean @ q)) / tau).clamp_min(0)
+        return raw / raw.sum()
+    omega = torch.diag(mean) - torch.outer(mean, mean)
+    kernel = torch.stack([torch.exp(row / tau) / torch.exp(row / tau).sum() for row in omega])
+    return kernel.T @ q
+
+
+@pytest.mark.parametrize("form", r.FORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_acceptance_and_its_slope_are_the_formulas(name, form):
+    """The production loop accepts sum min(p, (1 - w) q' + w s), and gains from a little redistribution by s(U) - q'(U)."""
+    p, q = toy.laws(name)
+    both, tau = toy.aligner(name).intersection, 0.05
+    shared, missing = torch.zeros_like(p), torch.ones(len(p), dtype=torch.bool)
+    shared[both.target_ids] = q[both.drafter_ids] / q[both.drafter_ids].sum()
+    missing[both.target_ids] = False
+    mean = torch.arange(1.0, len(p) + 1).double()
+    s = moved_by_hand(form, shared, mean / mean.sum(), missing, tau)
+
+    def got(weight):
+        make = lambda: rdk(name, redistribution_form=form, mixing_weight=weight, tau=tau)  # noqa: E731
+        return toy.acceptance(name, make, SpeculativeSampling)
+
+    for weight in (0.0, 0.3, 1.0):
+        assert got(weight) == pytest.approx(float(torch.minimum(p, (1 - weight) * shared + weight * s).sum()), abs=1e-9)
+    under = shared < p
+    assert (got(1e-4) - got(0.0)) / 1e-4 == pytest.approx(float(s[under].sum() - shared[under].sum()), abs=1e-6)
+
+
 def test_first_order_follows_the_dense_form():
     g = torch.Generator().manual_seed(0)
     mean, q = (torch.rand(20, generator=g, dtype=torch.float64) for _ in range(2))

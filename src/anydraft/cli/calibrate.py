@@ -19,7 +19,7 @@ PROMPT, EACH = 48, 64  # ids of a prompt, and generated behind it
 
 def calibrate(
     kind: Annotated[str, typer.Argument(help=f"What for: {' or '.join(KINDS)} (one file serves both).")],
-    output: Annotated[Path, typer.Option(help="Where the statistics go: a safetensors file, for statistics=FILE.")],
+    output: Annotated[Path, typer.Option(help="Where the statistics go, a safetensors file.")] = Path("statistics.safetensors"),
     model: Annotated[str | None, typer.Option(help="Target: a folder or a hub name. Default: the bundled one.")] = None,
     input_: Annotated[list[Path] | None, typer.Option("--input", help="Text that the target is to continue; repeatable. Use what it will serve.")] = None,
     tokens: Annotated[int, typer.Option(help="How many laws to average.")] = 16384,
@@ -59,6 +59,7 @@ def calibrate(
         rows.append(covered(found.mean, head, prune))
     save_mean_law(output, found.mean, vocabulary, found.seen)
     _show(rows, found.seen, vocabulary.width, temperature)
+    print(f"written: {output}; use it with --method {kind} --option statistics={output}, in Python statistics={str(output)!r}")
 
 
 def _check(kind: str, output: Path, tokens: int, temperature: float, batch_size: int, prune: float | None, d2t: Path | None) -> None:

@@ -33,7 +33,11 @@ def mean_law(statistics: Any, vocabulary: ByteVocabulary, method: str) -> Tensor
         BadOption: nothing was given. BadModel: the file is none of ours. WrongVocabulary: it was measured on another tokenizer.
     """
     if statistics is None:
-        raise BadOption(f"{method} needs the target's token statistics", expected="statistics=FILE", next_step="Measure them with 'anydraft calibrate rdk'")
+        raise BadOption(
+            f"{method} needs the target's token statistics",
+            expected="statistics=FILE",
+            next_step="Write that file with 'anydraft calibrate rdk'; method='tli' needs none",
+        )
     if isinstance(statistics, Tensor):
         mean = statistics.double()
     else:
