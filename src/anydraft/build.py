@@ -51,7 +51,8 @@ def assemble(
         UnknownMethod, UnknownOption, BadOption, WrongPair.
     """
     cls = discover.load("drafters", method)
-    steering = discover.load("control", _control_for(num_assistant_tokens) if control == "auto" else control)
+    named = getattr(cls, "control", None) or _control_for(num_assistant_tokens)  # a method may leave nothing to decide
+    steering = discover.load("control", named if control == "auto" else control)
     if "pace" in given:
         given = {**given, **given["pace"].given(parameters(steering), method)}
     judging = _rule_of([cls], rule)

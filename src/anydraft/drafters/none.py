@@ -18,6 +18,7 @@ class NoDraft:
 
     kinds = ("determined",)
     chain = True
+    control = "fixed"
 
     def propose(self, context: Context, size: Size, noise: Noise) -> Draft:
         """See `Drafter.propose`."""
