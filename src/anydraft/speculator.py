@@ -22,6 +22,7 @@ from anydraft.deploy import schedule_for
 from anydraft.engine.transformers import TransformersModel
 from anydraft.options import Options, as_ids
 from anydraft.pairing import Assistant, Choice, choices, is_free, several
+from anydraft.planning.profile import Profile
 
 if TYPE_CHECKING:
     from anydraft.drop_in import SpeculativeGenerate
@@ -81,6 +82,7 @@ class Speculator:
         max_batch_size: most requests in one batch; further ones take the places of those that finish. None: all at once.
         schedule: "sequential", or "dsi" or "pearl", which draft while the target verifies and run requests one after another.
         target_replicas, executor, ray_address: for a parallel schedule: how many, and "threads", "processes" or "ray".
+        profile: a `Profile`, or the file that `anydraft profile` wrote: costs for control "auto", instead of measured or estimated ones.
         draft_model, num_speculative_tokens, prompt_lookup_num_tokens, speculative_config: other engines' names, see aliases.py.
         options: what the chosen method, rule or control takes, by name.
     Raises:
@@ -108,6 +110,7 @@ class Speculator:
         target_replicas: int = 1,
         executor: str = "threads",
         ray_address: str | None = None,
+        profile: Any = None,
         **options: Any,
     ):
         assistant_model, method, num_assistant_tokens, options = resolve(assistant_model, method, num_assistant_tokens, options)
@@ -146,6 +149,10 @@ class Speculator:
         self._options = options
         self.assistants = [Assistant(self.target, tokenizer, one if method != "none" else None, its) for one, its in drafters]
         self._assistant, self.pair, self.pace = self.assistants[0].part, self.assistants[0].pair, self.assistants[0].pace
+        if profile is not None:
+            known = profile if isinstance(profile, Profile) else Profile.load(profile)
+            for assistant in self.assistants:
+                assistant.pace.believe(known, among=len(self.assistants))
         self.parts()  # a wrong combination is refused now, not at the first prompt
 
     @classmethod

@@ -1,7 +1,7 @@
 """Heuristic keeps the law and moves by +2 and -1 within its bounds, each request on its own."""
 
 import torch
-from lookahead import distances, drafter
+from lookahead import distances, drafter, exported_state_is_enough
 from toys import EXACT, ask, target
 
 from anydraft.control.heuristic import Heuristic
@@ -21,11 +21,12 @@ class Watched(Heuristic):
         self.course = []
 
     def keep(self, step):
-        before = self._wish.get(0, self.start)
+        state = self._memory.of(step.before, 0)
+        before = state.wish
         super().keep(step)
         reach = int(step.draft.live.sum()) if step.draft.nodes else 0
         if reach:
-            self.course.append((before, reach, len(step.path[0]), self._wish[0]))
+            self.course.append((before, reach, len(step.path[0]), state.wish))
 
 
 def test_two_more_after_full_acceptance_one_fewer_otherwise():
@@ -36,8 +37,11 @@ def test_two_more_after_full_acceptance_one_fewer_otherwise():
         assert after == (min(5, before + 2) if taken >= reach else max(1, before - 1))
 
 
+def test_state_moves_with_its_request():
+    assert exported_state_is_enough(lambda: Heuristic(2, 5))
+
+
 def test_a_new_request_starts_afresh():
     control = Heuristic(4, 9)
-    control._wish[0] = 9
-    control.open(Context.start([ask(4)]))
+    control._memory.of(Context.start([ask(4)]), 0).wish = 9
     assert torch.equal(control.size(Context.start([ask(4)])).depth, torch.tensor([4]))

@@ -43,6 +43,8 @@ def generate(
     executor: Annotated[str, typer.Option(help="Where replicas and drafter of a parallel schedule run: threads, processes or ray.")] = "threads",
     ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: a new one on this machine.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file from `anydraft plan`: its target, drafter, method and lookahead.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="A file from `anydraft profile`: costs to decide by, instead of measuring them again.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Use a trained control made for another pair or temperature; only warns.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 256,
     min_new_tokens: Annotated[int, typer.Option(help="No end of sequence before this many.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -82,15 +84,18 @@ def generate(
     if plan is not None:
         from anydraft.planning.plan import Plan
 
+        if assistant_model or method != "auto" or num_assistant_tokens != "auto":
+            raise BadOption("--plan says drafter, method and lookahead", next_step="Leave --assistant-model, --method and --num-assistant-tokens out")
         planned = Plan.load(plan)
         follows = planned.settings()
         model, drafters, method = model or planned.model, follows.get("assistant_model"), follows["method"]
         num_assistant_tokens = str(follows.get("num_assistant_tokens", num_assistant_tokens))
-    jobs = read_jobs(prompt, input_, chat, options)
+        control = follows.get("control", control) if control == "auto" else control
+    jobs, forced = read_jobs(prompt, input_, chat, options), {"force": True} if force else {}
     with destination(output) as lines:
         speculator = load(
-            model, drafters, method, lookahead(num_assistant_tokens), device, dict(map(named_value, option or ())), rule=rule,
-            control=control, dtype=chosen_dtype(dtype), revision=revision, trust_remote_code=trust_remote_code, max_batch_size=batch_size,
+            model, drafters, method, lookahead(num_assistant_tokens), device, {**dict(map(named_value, option or ())), **forced}, rule=rule,
+            control=control, profile=profile, dtype=chosen_dtype(dtype), revision=revision, trust_remote_code=trust_remote_code, max_batch_size=batch_size,
             schedule=schedule, target_replicas=target_replicas, executor=executor, ray_address=ray_address,
         )
         if planned is not None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from anydraft import zoo
 from anydraft.control.auto import Experience
 from anydraft.core.costs import Costs
-from anydraft.engine.fingerprint import pair
-from anydraft.planning.profile import Points, costs
+from anydraft.engine.fingerprint import fingerprint, pair
+from anydraft.planning.profile import Points, Profile, costs
 
 PROMPT = 64  # tokens after which the costs are measured
 
@@ -60,6 +60,19 @@ class Pace:
     def pair(self) -> str:
         """Which two models these are, by content."""
         return pair(self.model, self.assistant_model)
+
+    def believe(self, profile: Profile, among: int = 1) -> None:
+        """Takes costs from a file instead of measuring or estimating them. Of several drafters (`among`) it tells about the one it was made with.
+
+        Raises:
+            WrongPair: it was made with other models.
+        """
+        profile.check({"target": fingerprint(self.model)})
+        own = None if self.assistant_model is None else fingerprint(self.assistant_model)
+        if among == 1 and own is not None:
+            profile.check({"drafter": own})
+        if own is not None and own == profile.models.get("drafter"):
+            self.known = profile.at(PROMPT)
 
     def lacks(self, wanted: Collection[str], method: str) -> bool:
         """Whether a control that takes `wanted` would have to do without measured costs."""

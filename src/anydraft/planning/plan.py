@@ -21,7 +21,7 @@ from anydraft.core.records import Context, Size, Step
 from anydraft.core.stopping import Stopping
 from anydraft.engine.fingerprint import fingerprint
 from anydraft.planning.predict import Prediction, curve_of, from_runs
-from anydraft.planning.profile import FORMAT, read_json
+from anydraft.planning.profile import FORMAT, Rote, read_json, whole_steps
 from anydraft.schedules.sequential import sequential
 
 LOOKAHEADS = tuple(range(17))
@@ -43,6 +43,7 @@ class Option:
     memory_bytes: int  # of the drafter's weights
     reason: str
     drafter: str | None = None  # fingerprint of its model
+    control: str = "fixed"  # what the speed-up is modelled for
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ class Plan:
                 raise WrongPair(f"the plan was made for another {role}", got=found, expected=planned, next_step="Plan again with these models")
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of `Speculator` and `generate` that follow the plan."""
+        """Keyword arguments of `Speculator` that follow the plan; a drafter by the name under which it was planned for."""
         best = self.best
         if best.method == "none":
             return {"method": "none"}
         drafter = {"assistant_model": best.candidate} if best.drafter is not None else {}
-        return {"method": best.method, "num_assistant_tokens": best.lookahead, **drafter}
+        return {"method": best.method, "num_assistant_tokens": best.lookahead, "control": best.control, **drafter}
 
     def vllm(self) -> dict[str, Any] | None:
         """The value of vLLM's `--speculative-config`; None where vLLM has no such method."""
@@ -161,32 +162,51 @@ def observe(speculator: Any, prompts: Sequence[str], *, k: int, tokens: int, tem
 def examine(
     name: str, speculator: Any, prompts: Sequence[str], *, batch: int, temperature: float, tokens: int = 64, k: int = 16
 ) -> tuple[Option, list[Prediction]]:
-    """A candidate's best option and the predictions for every lookahead."""
-    from anydraft.planning.profile import costs as measure
+    """A candidate's best option and the predictions for every lookahead.
 
-    method = speculator.method
-    if not getattr(speculator.parts(temperature > 0).drafter, "chain", False):
+    Args:
+        speculator: with the one method to examine. Speed-ups are those of decoding: the prompt's own forwards are left out.
+    """
+    sampled = temperature > 0
+    parts, method = speculator.parts(sampled), speculator.method
+    if not getattr(parts.drafter, "chain", False):
         raise BadOption(f"{method} drafts trees, whose acceptance the planner does not model", next_step="Compare it with `anydraft bench`")
     runs = observe(speculator, prompts, k=k, tokens=tokens + k, temperature=temperature)
-    speculator.reset()
-    prompt = speculator.requests(prompts[0], max_new_tokens=1)[0].prompt[:256]
-    found: Costs = measure(speculator.target, speculator.parts().drafter, prompt, widths=(1, 2, 4, 8, 17), batch=batch)
-    speculator.reset()
-    predictions = from_runs(found, runs, [n for n in LOOKAHEADS if n <= k], batch=batch)
+    found = step_costs(speculator, prompts, batch=batch, temperature=temperature)
+    copies = not getattr(parts.drafter, "forwards", 0) and speculator._assistant is None
+    predictions = from_runs(found, runs, [n for n in LOOKAHEADS if n <= k], batch=batch, recorded=None if copies else k)
     best = max(predictions, key=lambda p: p.speedup)
     curve = curve_of(runs, k)
     model = speculator.assistant_model if speculator._assistant is not None else None
     reason = (
         f"{len(runs)} steps seen: the first draft token stands in {curve[0]:.0%}, {best.tokens_per_step:.2f} tokens a step at k={best.lookahead}; "
-        f"a draft level takes {found.draft / found.step(0):.2f} of a plain step, {best.lookahead + 1} tokens are verified in "
+        f"a draft level takes {found.draft / found.step(0, batch):.2f} of a plain step, the rest of a step with k={best.lookahead} "
         f"{found.v(best.lookahead + 1, batch) / found.v(1, batch):.2f}"
     )
-    memory = sum(p.numel() * p.element_size() for p in model.parameters()) if model is not None else 0
+    memory = sum(p.numel() * p.element_size() for p in model.parameters()) if hasattr(model, "parameters") else 0
     option = Option(
         method=method, candidate=name, lookahead=best.lookahead, speedup=best.speedup, low=best.low, high=best.high, acceptance=curve,
-        costs=found.as_dict(), memory_bytes=memory, reason=reason, drafter=fingerprint(model) if model is not None else None,
+        costs=found.as_dict(), memory_bytes=memory, reason=reason, drafter=fingerprint(model) if memory else None,
     )  # fmt: skip
     return option, predictions
+
+
+def step_costs(speculator: Any, prompts: Sequence[str], *, batch: int, temperature: float, rounds: int = 6) -> Costs:
+    """Costs of whole steps with each lookahead, after the first of these prompts that leaves room for enough of them."""
+    asked = {"max_new_tokens": 400, "temperature": temperature, "ignore_eos": True}
+    last = BadOption("there is no prompt to measure on", next_step="Give at least one")
+    for prompt in prompts:
+        requests = [r for n in range(batch) for r in speculator.requests(prompt, seed=n, **asked)]
+        speculator.reset()
+        parts = speculator.parts(temperature > 0)
+        drafter = Rote() if speculator._assistant is None else parts.drafter
+        try:
+            return whole_steps(speculator.target, drafter, parts.rule, requests, rounds=rounds)
+        except BadOption as error:
+            last = error
+        finally:
+            speculator.reset()
+    raise last
 
 
 def ranked(model: str, target: Any, options: Sequence[Option], *, objective: str, batch: int, temperature: float, notes: Sequence[str] = ()) -> Plan:

@@ -16,9 +16,12 @@ from typing import Any
 import torch
 
 from anydraft.core.costs import Costs
-from anydraft.core.errors import BadModel, WrongPair
+from anydraft.core.errors import BadModel, BadOption, WrongPair
 from anydraft.core.noise import Keyed
 from anydraft.core.records import DETERMINED, Context, Draft, Request, Size
+from anydraft.core.rollout import determined_chain
+from anydraft.core.stopping import Stopping
+from anydraft.schedules.sequential import sequential
 
 Points = tuple[tuple[int, float], ...]
 """(tokens in one target forward, its seconds), ascending."""
@@ -108,6 +111,80 @@ def costs(
             verify = tuple((n * batch, s) for n, s in verification(target, context, widths, repeats))
     reads = getattr(drafter, "forwards", 0) > 0  # what copies reads nothing worth counting
     return Costs(draft=level, verify=verify, start=before, read=read if reads else 0.0)
+
+
+class Rote:
+    """Drafts the last token again and again: what the rest of a step costs where a draft itself costs nothing."""
+
+    kinds = ("determined",)
+    chain = True
+
+    def propose(self, context: Context, size: Size, noise: Any) -> Draft:
+        """See `Drafter.propose`."""
+        depth = size.clipped(context).depth.tolist()
+        return determined_chain([[int(context.row(b)[-1])] * k for b, k in enumerate(depth)])
+
+
+class _Turns:
+    """Constant lookaheads in turn, there and back again, so that a slow moment meets them all."""
+
+    def __init__(self, lookaheads: Sequence[int]):
+        self.turns = [*lookaheads, *reversed(lookaheads)]
+        self.steps = self.asked = 0
+
+    def size(self, context: Context) -> Size:
+        """See `Control.size`."""
+        self.asked = self.turns[self.steps % len(self.turns)]
+        self.steps += 1
+        k = torch.full((context.size,), self.asked, dtype=torch.int64)
+        return Size(depth=k, nodes=k)
+
+
+def whole_steps(
+    target: Any, drafter: Any, rule: Any, requests: Sequence[Request], lookaheads: Sequence[int] = (0, 1, 3, 7, 16), rounds: int = 8
+) -> Costs:
+    """Costs whose v(n) holds all that a step does beside drafting, measured in the production loop: rule, processors, commit, learning.
+
+    Args:
+        target, drafter, rule: fresh or reset; their rows are used and should be reset afterwards.
+        requests: one batch. What they ask for decides which rule and processors are measured; each may have at least
+            `rounds` times as many new tokens as twice the lookaheads and their number sum up to.
+        lookaheads: 0 first. rounds: how often each is run there and back.
+    """
+    control, seen = _Turns(lookaheads), {k: ([], []) for k in lookaheads}
+    start = Context.start(list(requests), max_length=target.max_length)
+    stopping = {slot: Stopping(request) for slot, request in enumerate(requests)}
+
+    def refill(context: Context | None) -> Context | None:
+        return start if context is None else context if context.size else None
+
+    with torch.inference_mode():
+        mark = time.perf_counter()
+        for step in sequential(target, drafter, rule, control, Keyed(), refill, stopping):
+            now = time.perf_counter()
+            k = control.asked if bool(step.draft.live.any()) else 0
+            if k == control.asked and control.steps > len(control.turns) and not any(step.finish):
+                seen[k][0].append(now - mark - step.seconds.draft - step.seconds.prefill)
+                seen[k][1].append(step.seconds.draft)
+            mark = now
+            if control.steps >= (rounds + 1) * len(control.turns) or any(step.finish):
+                break
+    rest = {k: _quartile(others) for k, (others, _) in seen.items() if others}
+    draft = {k: _quartile(own) for k, (_, own) in seen.items() if own and k}
+    if 0 not in rest or len(draft) < 2:
+        raise BadOption("too few steps to measure costs from", got=f"{control.steps} steps", next_step="Give longer requests")
+    ks = sorted(draft)
+    level = max(0.0, draft[ks[-1]] - draft[ks[0]]) / (ks[-1] - ks[0])
+    rising, points = 0.0, []
+    for k in sorted(rest):
+        rising = max(rising, rest[k])  # more tokens never take less time: what says so is noise
+        points.append(((k + 1) * len(requests), rising))
+    return Costs(draft=level, verify=tuple(points), start=max(0.0, draft[ks[0]] - ks[0] * level))
+
+
+def _quartile(seconds: Sequence[float]) -> float:
+    """The lower one: other programs only ever add time."""
+    return sorted(seconds)[len(seconds) // 4]
 
 
 @dataclass(frozen=True, slots=True)
