@@ -40,6 +40,11 @@ class Law(Protocol):
         ...
 
 
+def nobody(asked: Tensor) -> bool:
+    """True if it is known, without waiting for a device, that nobody asks; then a rule may skip the work."""
+    return asked.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(asked.any())
+
+
 def _chosen(values: Tensor, index: Tensor | int) -> Tensor:
     """Row `index` of each request: values [B, R, ...] -> [B, ...]."""
     if isinstance(index, int):
@@ -59,6 +64,8 @@ def quantile(row: Tensor, uniform: Tensor, *, empty: bool = False) -> Tensor:
     point = uniform[:, None] * (total.clamp_min(1.0) if empty else total)
     token = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
     beyond = token >= row.shape[-1]
+    if nobody(beyond):
+        return token
     # rounding can put a quantile at the very end behind the last token: the last one with any mass is meant
     last = row.shape[-1] - 1 - (row > 0).flip(-1).to(torch.uint8).argmax(-1)
     return torch.where(beyond, torch.full_like(token, -1) if empty else last, token)
@@ -186,12 +193,13 @@ def proposal_at(draft: Draft, node: int) -> Tensor:
 
 def proposal_rows(draft: Draft, node: Tensor | int, width: int) -> Tensor:
     """f[B, V]: the law that node (int or i64[B]) of each row was drawn from, one-hot for a determined one."""
+    determined = _chosen(draft.kind, node) == DETERMINED
+    drawn = None if draft.law is None else draft.law.rows(_chosen(draft.index, node).clamp_min(0))
+    if drawn is not None and nobody(determined):
+        return drawn
     token = _chosen(draft.tokens, node)
     point = torch.zeros(len(token), width, device=token.device).scatter_(1, token.clamp_min(0)[:, None], (token >= 0).float()[:, None])
-    if draft.law is None:
-        return point
-    drawn = draft.law.rows(_chosen(draft.index, node).clamp_min(0))
-    return torch.where((_chosen(draft.kind, node) == DETERMINED)[:, None], point.to(drawn.dtype), drawn)
+    return point if drawn is None else torch.where(determined[:, None], point.to(drawn.dtype), drawn)
 
 
 def without(row: Tensor, tried: Tensor) -> Tensor:

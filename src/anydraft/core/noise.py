@@ -9,13 +9,15 @@ that keeps the path, which asks with `path=True` and gets noise of (seed, positi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anydraft.core.law import Law, Point
+from anydraft.core.law import nobody as nobody
 from anydraft.core.records import Context
 
 PURPOSES = {"accept": 1, "target": 2, "draft": 3, "keep": 4, "choice": 5, "retry": 6}
@@ -36,9 +38,8 @@ _ALL = 2**64 - 1
 _FEW = 8  # rows below which Python's integers are faster than fifty calls of numpy
 
 
-def _word(key: list[int]) -> int:
-    """One row of `hashed`, in Python's integers."""
-    word = 0
+def _word(key: Sequence[int], word: int = 0) -> int:
+    """One row of `hashed`, in Python's integers; `word` is that of the parts before these."""
     for part in key:
         word = _mix_int((word + 0x9E3779B97F4A7C15 + _mix_int((part + 1) * 0x9E3779B97F4A7C15 & _ALL)) & _ALL)
     return word
@@ -67,11 +68,6 @@ def hashed(*parts: np.ndarray | int) -> np.ndarray:
 _ANY = torch.zeros(0)
 
 
-def nobody(asked: Tensor) -> bool:
-    """True if it is known, without waiting for a device, that nobody asks; then a rule may skip the work."""
-    return asked.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(asked.any())
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyedNoise:
     """Production noise of one step.
@@ -85,11 +81,19 @@ class KeyedNoise:
     seed: np.ndarray  # i64[B]
     step: np.ndarray  # i64[B] steps of that request, or epochs of a parallel schedule
     position: np.ndarray  # i64[B] length of the context
+    _begun: list[int] = field(default_factory=list, repr=False)  # words of (seed, step, position), with which most keys begin
 
     def uniform(self, purpose: str, number: int, *, path: bool = False) -> np.ndarray:
         """f64[B] in [0, 1): 53 random bits of the key. With `path`, `number` is the offset behind the context."""
         code = PURPOSES[purpose]
-        word = hashed(self.seed, self.position + number, code) if path else hashed(self.seed, self.step, self.position, code, number)
+        if path:
+            word = hashed(self.seed, self.position + number, code)
+        elif len(self.seed) > _FEW:
+            word = hashed(self.seed, self.step, self.position, code, number)
+        else:
+            if not self._begun:
+                self._begun.extend(map(_word, zip(self.seed.tolist(), self.step.tolist(), self.position.tolist())))
+            word = np.array([_word((code, number), begun) for begun in self._begun], dtype=np.uint64)
         return (word >> _S11).astype(np.float64) * 2.0**-53
 
     def bernoulli(self, prob: Tensor, asked: Tensor, purpose: str, number: int) -> Tensor:

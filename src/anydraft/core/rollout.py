@@ -26,8 +26,8 @@ class Reading:
     """How a drafting model's columns, the tokens that are drawn and the ids that it is fed relate. As it stands: all three are the same ids."""
 
     law: Callable[[Tensor, Sequence[Request]], Law] = drafting_law  # logits f[B, U] -> the law to draw from
-    column: Callable[[Tensor], Tensor] = lambda token: token  # drawn token i64[B] -> its column in the logits, -1 if it has none
-    fed: Callable[[Tensor], Tensor] = lambda token: token  # drawn token i64[B] -> what `grow` takes, -1 where the chain must end
+    column: Callable[[Tensor], Tensor] | None = None  # drawn token i64[B] >= 0 -> its column in the logits, -1 if it has none
+    fed: Callable[[Tensor], Tensor] | None = None  # drawn token i64[B] >= 0 -> what `grow` takes, -1 where the chain must end
 
 
 def draw_chain(
@@ -60,7 +60,7 @@ def draw_chain(
         laws.append(law)
         if level + 1 == deepest:
             break
-        fed = torch.where(token >= 0, reading.fed(token.clamp_min(0)), -1)
+        fed = token if reading.fed is None else torch.where(token >= 0, reading.fed(token.clamp_min(0)), -1)
         live = live & (reach > level + 1) & (fed >= 0)
         if size.go_on is not always:
             live = live & size.go_on(context, _level(level + 1, token, logits, live, model, reading)).to(device)
@@ -71,7 +71,7 @@ def draw_chain(
 
 
 def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model, reading: Reading | None = None) -> Level:
-    column = reading.column(token.clamp_min(0)) if reading is not None else token
+    column = token if reading is None or reading.column is None else reading.column(token.clamp_min(0))
     prob = (logits.gather(1, column.clamp_min(0)[:, None]).squeeze(1) - logits.logsumexp(-1)).exp()
     prob = torch.where(column >= 0, prob, torch.zeros_like(prob))
     return Level(depth=depth, token=token, prob=prob, logits=logits, live=live, hidden=getattr(model, "hidden", None))

@@ -47,8 +47,7 @@ class TLISLEM:
         tokens, lives, limits = draft.tokens.tolist(), draft.live.tolist(), (context.limit - context.length - 1).tolist()
         for slot, row, live, limit in zip(context.slot.tolist(), tokens, lives, limits):
             sampled = row[: sum(live)]
-            drafted = self.shared.t2d[sampled].tolist()
-            read = self.aligner.candidates(self.shared.contexts.state(slot), drafted, limit) if sampled else []
+            read = self.aligner.candidates(self.shared.contexts.state(slot), self.aligner.mapped(sampled), limit) if sampled else []
             branches.append(_branch(sampled, read))
         return self._tree(draft, branches)
 

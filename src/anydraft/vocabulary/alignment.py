@@ -165,6 +165,10 @@ class Aligner:
         follower.extend(len(state.text), rewrite=not direct)
         return follower.edit()
 
+    def mapped(self, target_ids: Sequence[int]) -> list[int]:
+        """The drafter's id of each target token, -1 where it has none."""
+        return [self._t2d[id] for id in target_ids]
+
     def translate(self, target_id: int, before: bytes = b"") -> list[int]:
         """One target token as drafter ids: its map, else its text encoded behind `before`. Never an unknown, eos or padding id.
 

@@ -52,6 +52,11 @@ class SharedChain:
         # What its own tokenizer would have written is what the drafter learnt from; ids mapped one by one are often other splits of the text.
         self.contexts = DrafterContexts(aligner, direct=False, max_length=model.max_length)
 
+    def _maps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(target ids, their columns, the drafter's ids) where the model's logits are."""
+        device = getattr(self.model.inner, "device", "cpu")
+        return self.target_ids.to(device), self.place.to(device), self.t2d.to(device)
+
     def propose(self, context: Context, size: Size, noise: Noise, change: Redraw | None = None) -> Draft:
         """A chain of independent nodes in the target's ids.
 
@@ -62,15 +67,15 @@ class SharedChain:
         size = size.clipped(context)
         size = dataclasses.replace(size, depth=torch.minimum(size.depth, room))
 
-        ids = self.target_ids.to(getattr(self.model.inner, "device", "cpu"))
+        ids, place, t2d = self._maps()
 
         def law(logits: Tensor, requests: Sequence[Request]) -> Law:
             shared = in_target_ids(drafting_law(logits, requests), ids, self.vocab_size)
             return shared if change is None else change(shared, requests)
 
-        reading = Reading(law=law, column=lambda t: self.place.to(t.device)[t], fed=lambda t: self.t2d.to(t.device)[t])
+        reading = Reading(law=law, column=place.__getitem__, fed=t2d.__getitem__)
         draft = draw_chain(self.model, context, size, noise, own=own, reading=reading)
         for slot, tokens, live in zip(context.slot.tolist(), draft.tokens.tolist(), draft.live.tolist()) if draft.nodes else ():
-            fed = self.t2d[tokens[: sum(live)]].tolist()
+            fed = self.contexts.aligner.mapped(tokens[: sum(live)])
             self.contexts.drafted(slot, fed[: fed.index(-1)] if -1 in fed else fed)
         return draft
