@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from anydraft.core.errors import WrongPair
-from anydraft.core.judge import TokenJudge
+from anydraft.core.judge import TokenJudge, header
 from anydraft.core.law import Dense
 from anydraft.core.ledger import Ledger
 from anydraft.core.messages import DRAFTER, Answer, Cancel, Cancelled, Command, Drafted, Failed, Joined, Open, Run, Scored, Tally, Teach, Verify
@@ -37,9 +36,7 @@ _AFTERWARDS = 0.001  # seconds that cancels wait behind new work: whoever is can
 
 def check(rule: Any, drafter: Any) -> None:
     """Raises WrongPair if a parallel schedule cannot run these parts: blocks have no fixed borders here, so a decision is one token's."""
-    text = sys.modules[type(rule).__module__].__doc__ or ""
-    token_wise = any(line.startswith("Judges:") and line.split()[1] == "token" for line in text.splitlines())
-    if not token_wise and type(rule).__name__ != "Match":
+    if header(rule, "Judges") != "token" and type(rule).__name__ != "Match":
         raise WrongPair(f"{type(rule).__name__} cannot run in a parallel schedule", expected="a rule that judges token by token: speculative_sampling, match")
     if not drafter.chain:
         raise WrongPair(f"{type(drafter).__name__} drafts a tree here, and a parallel schedule runs on chains", next_step="Leave out branching")

@@ -42,6 +42,12 @@ class Contexts:
         context = self._start.extended([[*order.behind, *drafts]])
         return dataclasses.replace(context, step=torch.tensor([order.epoch]))
 
+    def further(self, context: Context, tokens: tuple[int, ...]) -> Context:
+        """The same context with more ids behind it, in the same buffer."""
+        start = int(context.length)
+        context.ids[0, start : start + len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        return dataclasses.replace(context, length=context.length + len(tokens))
+
 
 class Scorer:
     """A target replica at work."""
@@ -83,19 +89,18 @@ class Writer:
         elif isinstance(order, Run):
             cancelled = cancelled or Never()
             _watch(self.drafter, cancelled)
-            drafts: tuple[int, ...] = ()
+            context = self._contexts.at(order)
             while True:
                 mark = time.perf_counter()
-                answer = self.unit(order, drafts)
+                answer = self.unit(order, context)
                 yield dataclasses.replace(answer, seconds=time.perf_counter() - mark)
                 if answer.last or cancelled():
                     return
-                drafts += tuple(node.token for node in answer.nodes)
+                context = self._contexts.further(context, tuple(node.token for node in answer.nodes))
 
-    def unit(self, order: Run, drafts: tuple[int, ...]) -> Drafted:
-        """The next nodes of a run whose first drafts are these."""
-        context = self._contexts.at(order, drafts)
-        start = order.start + len(drafts)
+    def unit(self, order: Run, context: Context) -> Drafted:
+        """The next nodes of a run behind this context."""
+        start = int(context.length)
         depth = torch.tensor([min(order.unit, order.until - start)])
         draft = self.drafter.propose(context, Size(depth=depth, nodes=depth), self.noise.at(context))
         eos = context.requests[0].eos

@@ -212,7 +212,7 @@ class Interleavings:
     def _unit(self, world: World, order: Run, drafts: tuple[int, ...]) -> Drafted:
         writer = Writer(self.drafter, Enumerating([world.script]))
         writer._contexts.open(Open(0, self.request, 0))
-        return writer.unit(order, drafts)
+        return writer.unit(order, writer._contexts.at(order, drafts))
 
     def _draw(self, world: World) -> None:
         assert world.run is not None
