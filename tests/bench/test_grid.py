@@ -6,7 +6,7 @@ import pytest
 
 from anydraft.bench import grid as grids
 from anydraft.bench.costs import step_seconds
-from anydraft.bench.grid import BASELINE, Block, Grid, blocks, fitting, run
+from anydraft.bench.grid import BASELINE, Block, Grid, blocks, fitting, ours, run
 from anydraft.bench.measure import Job, Outcome
 from anydraft.bench.store import Store
 
@@ -53,6 +53,27 @@ def test_methods_go_where_their_vocabulary_fits():
     assert {"tli", "slem"} <= set(other) and "draft_model" not in other
     assert "prompt_lookup" in alone and not {"draft_model", "tli", "slem"} & set(alone)
     assert "none" not in same + other + alone and fitting(["slem"], pair(True)) == ["slem"]
+
+
+def test_contenders_are_methods_by_lookaheads_by_schedules():
+    pair = SimpleNamespace(drafter=object(), same_vocabulary=False)
+    grid = Grid(methods=("tli", "auto"), lookaheads=(2, 4), schedules=("sequential", "dsi"), target_replicas=3, executor="processes",
+                options=(("statistics", "file"), ("max_ngram", 2)))  # fmt: skip
+    (block, *_) = blocks(grid)
+    made = list(ours(block, grid, pair))
+    assert [name for name, *_ in made] == [f"{m}{s}" for m in ("tli k=2", "tli k=4", "auto") for s in ("", ", dsi x3 processes")]
+    parallel = {"schedule": "dsi", "target_replicas": 3, "executor": "processes"}
+    assert [more for *_, more in made] == [{}, parallel] * 3  # tli takes neither option
+    held = dict.fromkeys(name for name, *_ in ours(block, Grid(methods=("rdk",), lookaheads=(2,), options=grid.options), pair))
+    assert list(held) == ["rdk k=2", "rdk k=4"] and next(ours(block, Grid(methods=("rdk",), options=grid.options), pair))[3] == {"statistics": "file"}
+
+
+def test_a_plan_takes_the_place_of_methods_and_lookaheads():
+    pair = SimpleNamespace(drafter=object(), same_vocabulary=True)
+    grid = Grid(methods=(), planned=(("method", "draft_model"), ("num_assistant_tokens", 3), ("control", "fixed")), schedules=("dsi",))
+    ((name, method, k, more),) = ours(blocks(grid)[0], grid, pair)
+    assert (name, method, k, more["control"], more["schedule"]) == ("draft_model k=3, dsi x1 threads", "draft_model", 3, "fixed", "dsi")
+    assert list(ours(blocks(grid)[0], Grid(methods=(), planned=(("method", "none"),)), pair)) == []
 
 
 def test_blocks_take_turns_and_every_round_is_stored(two_blocks, tmp_path):

@@ -55,7 +55,8 @@ def test_an_error_is_a_row(error):
     assert broken.same is None and paired_ratio(rows, "broken", "ref") is None
 
 
-def test_warm_up_is_short_and_reports_errors():
+def test_warm_up_is_short_and_reports_errors(monkeypatch):
+    monkeypatch.setattr("anydraft.bench.measure.WARM_TOKENS", 8)
     fine, broken = Fake("fine"), Fake("broken", error=ValueError("no"))
     assert warm_up([fine, broken], JOB) == {"broken": "ValueError: no"}
     assert fine.jobs[0].max_new_tokens == 8

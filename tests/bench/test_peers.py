@@ -64,7 +64,9 @@ def test_the_real_library_gives_the_targets_own_ids(same, system, module):
     pytest.importorskip("gguf", reason=f"pip install 'anydraft[{system}]'")
     found, reason = peers.contenders(system, same, Settings(lookaheads=(4,)))
     assert reason is None and len(found) >= 2
-    rows = list(measure_round([Ours(same.target, same.tokenizer, "none"), *found], job(same), 0, 0, reference="anydraft none"))
+    rivals, long = [Ours(same.target, same.tokenizer, "none"), *found], job(same, 4)
+    long.prompts[0][:0] = list(range(1, 700))  # longer than one batch of llama.cpp
+    rows = [m for one in (job(same), long) for m in measure_round(rivals, one, 0, 0, reference="anydraft none")]
     assert [(m.contender, m.error, m.same) for m in rows if m.error or not m.same] == []
     assert all(0 < m.first_s <= m.seconds for m in rows)
 

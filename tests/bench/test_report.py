@@ -82,6 +82,28 @@ def test_the_page_is_one_file_and_hides_nothing(store, tmp_path):
     assert "| anydraft draft_model k=4 | 20.00 | 2.00 [2.00, 2.00] |" in (tmp_path / "report.md").read_text()
 
 
+def test_what_a_schedule_did_in_vain_and_what_a_plan_said_are_told(store, tmp_path):
+    spent = {"verifications": 8, "wasted_verifications": 3, "cancelled": 2, "idle_share": 0.25, "tokens_per_s_per_device": 5.0}
+    (block, *_) = (line for line in store.of("block"))
+    block["contenders"].append({"name": "anydraft draft_model k=2, dsi x1 threads", "system": "anydraft", "method": "draft_model", "k": 2, "schedule": "dsi"})
+    one = Measurement("anydraft draft_model k=2, dsi x1 threads", "anydraft", "code: a", 0, 0, seconds=1.0, tokens=39, lengths=[39], same=False)
+    one.facts = facts(20, 40, 20, [2] * 20, 1.0) | {"schedule": spent}
+    store.add_measurement(block["block"], one)
+    store.add("plan", method="draft_model", candidate="draft", lookahead=4, modelled=[2.5, 2.0, 3.0])
+    page = report.write(store, tmp_path).read_text(encoding="utf-8")
+    assert re.search("<td>8</td><td>3</td><td>2</td><td>25%</td><td>5.00</td>", page) and page.count("Parallel schedules") == 1
+    assert "The plan modelled draft_model (draft, k = 4) at 2.50 [2.00, 3.00] × plain decoding beforehand; measured here: 2.00 [2.00, 2.00]." in page
+    assert "dsi x1 threads gave other ids in 1 of 1 rounds, 1 of them of other lengths" in page
+    cell = next(c for c in summary.cells(store) if "dsi" in c["contender"])
+    assert cell["line"] == "draft_model, dsi" and "predicted" not in cell  # the closed forms are of taking turns
+
+
+def test_verification_costs_and_reasons_are_told_once(store, tmp_path):
+    page = report.write(store, tmp_path).read_text(encoding="utf-8")
+    assert "<th>n = 3</th>" in page and "<td>50.00 (1.00)</td>" in page
+    assert page.count("openvino skipped: not installed") == 1 and "temperature 0, batch 1; target + draft, temperature 1, batch 1: openvino" in page
+
+
 @pytest.mark.parametrize("name", plots.PICTURES)
 def test_pictures_are_labelled_and_nothing_overlaps(store, name, tmp_path):
     plots.draw([], tmp_path)  # chooses the backend that needs no screen

@@ -7,7 +7,7 @@ that a run that is stopped early has something of everything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,11 @@ class Grid:
     full: bool = False
     dtype: str | None = None
     device: str | None = None
+    schedules: tuple[str, ...] = ("sequential",)  # several meet in every round
+    target_replicas: int = 1  # of the parallel schedules, like what follows
+    executor: str = "threads"
+    options: tuple[tuple[str, Any], ...] = ()  # by name, for the methods that take them
+    planned: tuple[tuple[str, Any], ...] = ()  # a plan's settings: one contender in place of methods and lookaheads
 
 
 @dataclass(slots=True)
@@ -88,14 +93,12 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
     middle = block.lookaheads[len(block.lookaheads) // 2 :][:1]
     settings = Settings(block.lookaheads if grid.full else middle, block.temperature, grid.top_p, block.batch_size)
     block.contenders = [Ours(pair.target, pair.tokenizer, "none")]
-    modelless = grid.full or block.drafter == grid.drafters[0]
-    for method in (m for m in fitting(grid.methods, pair) if modelless or m == "auto" or _drafts_with_a_model(m)):
-        for k in block.lookaheads if method != "auto" else ("auto",):
-            drafter = (pair.drafter, pair.drafter_tokenizer) if method == "auto" or _drafts_with_a_model(method) else (None, None)
-            try:
-                block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter))
-            except AnydraftError as error:
-                block.skipped[f"anydraft {method}"] = str(error)
+    for name, method, k, more in ours(block, grid, pair):
+        drafter = (pair.drafter, pair.drafter_tokenizer) if method == "auto" or _drafts_with_a_model(method) else (None, None)
+        try:
+            block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter, label=f"anydraft {name}", **more))
+        except AnydraftError as error:
+            block.skipped[f"anydraft {name.replace(f' k={k}', '')}"] = str(error)  # the reason is the same at every lookahead
     for system in grid.peers:
         found, reason = peers.contenders(system, pair, settings)
         block.contenders += found
@@ -111,6 +114,30 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
     block.jobs = [job(f"{group[0].task}: {group[0].id}", group, 1000 * n) for n, group in enumerate(groups)]
     held = [calibration[i % len(calibration)] for i in range(block.batch_size)]
     block.jobs.insert(1, job(f"{CALIBRATION}{held[0].id}", held, 99))
+
+
+def ours(block: Block, grid: Grid, pair: Pair) -> Iterator[tuple[str, str, int | str, dict[str, Any]]]:
+    """(name, method, lookahead, further keywords of `Speculator`) of every contender of ours but the baseline."""
+    if grid.planned:
+        settings = dict(grid.planned)
+        method, k = settings.pop("method"), settings.pop("num_assistant_tokens", "auto")
+        methods: list[tuple[str, Sequence[int | str]]] = [(method, (k,))] if method != "none" else []
+    else:
+        settings = {}
+        modelless = grid.full or block.drafter == grid.drafters[0]
+        fit = [m for m in fitting(grid.methods, pair) if modelless or m == "auto" or _drafts_with_a_model(m)]
+        methods = [(m, ("auto",) if m == "auto" else block.lookaheads) for m in fit]
+    for method, ks in methods:
+        known = parameters(discover.load("drafters", method)) if method != "auto" else {}
+        own = {**settings, **{name: value for name, value in grid.options if name in known}}
+        for k in ks:
+            for schedule in grid.schedules:
+                name = method if k == "auto" else f"{method} k={k}"
+                if schedule == "sequential":
+                    yield name, method, k, own
+                    continue
+                parallel = {"schedule": schedule, "target_replicas": grid.target_replicas, "executor": grid.executor}
+                yield f"{name}, {schedule} x{grid.target_replicas} {grid.executor}", method, k, {**own, **parallel}
 
 
 def fitting(wanted: Sequence[str], pair: Pair) -> list[str]:
@@ -164,9 +191,18 @@ def run(
     return done, total
 
 
+def close(filled: Sequence[Block]) -> None:
+    """Ends the workers of parallel schedules."""
+    for block in filled:
+        for contender in block.contenders:
+            if isinstance(contender, Ours):
+                contender.speculator.close()
+
+
 def prepare(block: Block, store: Store) -> None:
-    """Warms everybody up and measures what a target forward of n tokens costs; both are stored."""
-    errors = warm_up(block.contenders, block.jobs[0])
+    """Warms everybody up, on the first job and on the longest, and measures what a target forward of n tokens costs; costs and errors are stored."""
+    longest = max(block.jobs, key=lambda job: max(map(len, job.prompts)))
+    errors = warm_up(block.contenders, block.jobs[0]) | warm_up(block.contenders, longest)
     if not any(line["block"] == block.name for line in store.of("costs")):
         target = plain_of(block).target
         table = step_seconds(target, block.jobs[0].prompts, sorted({1, *(k + 1 for k in block.lookaheads), 2 * max(block.lookaheads) + 1}))
@@ -187,7 +223,8 @@ def _short(name: str) -> str:
 
 def facts(block: Block) -> dict[str, Any]:
     """What a summary needs to know about a block without its models."""
-    members = [{"name": c.name, "system": c.system, "method": getattr(c, "method", None), "k": getattr(c, "k", None)} for c in block.contenders]
+    kept = ("name", "system", "method", "k", "schedule")
+    members = [{name: getattr(c, name, None) for name in kept} for c in block.contenders]
     model = plain_of(block).model
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return {

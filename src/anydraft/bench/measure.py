@@ -21,6 +21,9 @@ from anydraft.core.errors import AnydraftError
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")  # reports name no folders, of this machine or of the one that built a library
 
 
+WARM_TOKENS = 48
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One batch of prompts and how to continue them."""
@@ -87,11 +90,12 @@ class Ratio(NamedTuple):
 
 
 def warm_up(contenders: Sequence[Contender], job: Job) -> dict[str, str]:
-    """Runs every contender once on a short job that is thrown away; returns the errors by name.
+    """Runs every contender once on a job that is thrown away; returns the errors by name.
 
-    Allocators, lazy imports, thread pools and caches of compiled code would otherwise be billed to whoever comes first.
+    Allocators, lazy imports, thread pools and caches of compiled code would otherwise be billed to whoever comes first; and a model's
+    forward is recorded only after some steps, which is why the job is not cut shorter than this.
     """
-    short = Job(job.name, job.prompts, min(8, job.max_new_tokens), job.temperature, job.top_p, job.seed)
+    short = Job(job.name, job.prompts, min(WARM_TOKENS, job.max_new_tokens), job.temperature, job.top_p, job.seed)
     return {c.name: error for c in contenders if (error := _attempt(c, short)[1]) is not None}
 
 

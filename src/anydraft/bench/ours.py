@@ -13,6 +13,7 @@ class Ours:
     method: a name of drafters/, "none" for plain decoding, or "auto".
     k: `num_assistant_tokens`, or "auto".
     label: the row's name; None makes it from method and k.
+    options: further keywords of `Speculator`, a schedule among them.
     """
 
     system = "anydraft"
@@ -28,7 +29,7 @@ class Ours:
         label: str | None = None,
         **options: Any,
     ):
-        self.method, self.k = method, k
+        self.method, self.k, self.schedule = method, k, options.get("schedule", "sequential")
         self.name = label or ("anydraft none" if method == "none" else f"anydraft {method} k={k}")
         self.device = model.device
         self.speculator = Speculator(model, tokenizer, assistant_model, assistant_tokenizer, method, k, **options)
@@ -69,4 +70,5 @@ def facts(made: list[Generation]) -> dict[str, Any]:
         "verify_s": t.verify_s,
         "other_s": t.other_s,
         "notes": sorted({note for g in made for note in g.metrics.notes}),
+        **({"schedule": longest.schedule} if longest.schedule else {}),
     }

@@ -57,8 +57,8 @@ def three_columns(rows: Sequence[dict[str, Any]]) -> str:
     """Per method its best greedy lookahead at batch 1: measured, modelled and quoted side by side."""
     lines = ["| method | measured here, × plain | modelled here, × plain (decoding only) | quoted | source of the quotation |", "|---|---:|---:|---|---|"]
     greedy = [r for r in rows if r["system"] == "anydraft" and r.get("to_plain") and r["temperature"] == 0 and r["batch_size"] == 1]
-    for method in dict.fromkeys(r["method"] for r in greedy if r["method"] != "none"):
-        best = max((r for r in greedy if r["method"] == method), key=lambda r: r["to_plain"][0])
+    for method in dict.fromkeys(r["line"] for r in greedy if r["method"] != "none"):
+        best = max((r for r in greedy if r["line"] == method), key=lambda r: r["to_plain"][0])
         modelled = f"{report.shown(best, 'measured steps')}" if best.get("predicted") else "–"
         quoted, source = QUOTED.get(method, ("–", "–"))
         lines.append(f"| {method} (k = {best['k']}, {best['drafter']}) | {report.shown(best, 'to_plain')} | {modelled} | {quoted} | {source} |")

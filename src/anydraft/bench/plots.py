@@ -12,6 +12,7 @@ from anydraft.core.errors import BadOption
 Cell = dict[str, Any]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")
 """Okabe and Ito's palette and two more: told apart with colour-blind eyes too."""
+MARKERS = "os^DvPX*"
 
 
 def draw(cells: Sequence[Cell], folder: Path) -> dict[str, str]:
@@ -70,8 +71,14 @@ def _ours(cell: Cell) -> bool:
 
 def _methods(cells: Sequence[Cell]) -> dict[str, str]:
     """A colour per method, the same in every picture."""
-    names = sorted({c["method"] for c in cells if c.get("method") and c["method"] != "none"})
+    names = sorted({c["line"] for c in cells if c.get("line") and c["line"] != "none"})
     return {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(names)}
+
+
+def _marked(colours: dict[str, str], name: str) -> dict[str, Any]:
+    """How a method's line looks; equal lines on top of each other show both markers."""
+    place = list(colours).index(name)
+    return {"color": colours[name], "marker": MARKERS[place % len(MARKERS)], "ms": 7 - 0.5 * (place % 8), "alpha": 0.85}
 
 
 def lookahead(cells: Sequence[Cell]) -> Any:
@@ -82,15 +89,16 @@ def lookahead(cells: Sequence[Cell]) -> Any:
         return None
     figure, axes = _panels(len(held))
     for axis, (block, own) in zip(axes, held.items()):
-        for method in sorted({c["method"] for c in own}):
-            line = sorted((c for c in own if c["method"] == method and c["to_plain"]), key=lambda c: c["k"])
+        for method in sorted({c["line"] for c in own}):
+            line = sorted((c for c in own if c["line"] == method and c["to_plain"]), key=lambda c: c["k"])
             if not line:
                 continue
-            x, y = [c["k"] for c in line], [c["to_plain"][0] for c in line]
+            aside = 0.06 * (list(colours).index(method) - (len(colours) - 1) / 2)  # beside each other, so that no interval hides another
+            x, y = [c["k"] + aside for c in line], [c["to_plain"][0] for c in line]
             ratios = [c["to_plain"] for c in line]
             errors = [[max(0, value - low) for value, low, *_ in ratios], [max(0, high - value) for value, _, high, *_ in ratios]]
-            axis.errorbar(x, y, yerr=errors, color=colours[method], marker="o", ms=4, capsize=3, label=method)
-            guessed = [(c["k"], c["predicted"]["measured steps"]) for c in line if c.get("predicted")]
+            axis.errorbar(x, y, yerr=errors, capsize=3, label=method, **_marked(colours, method))
+            guessed = [(c["k"] + aside, c["predicted"]["measured steps"]) for c in line if c.get("predicted")]
             if guessed:
                 axis.plot(*zip(*guessed), color=colours[method], ls="--", lw=1, alpha=0.8)
         axis.axhline(1, color="black", lw=0.8)
@@ -110,10 +118,10 @@ def position(cells: Sequence[Cell]) -> Any:
         return None
     figure, axes = _panels(len(held))
     for axis, (block, own) in zip(axes, held.items()):
-        for method in sorted({c["method"] for c in own}):
-            cell = max((c for c in own if c["method"] == method), key=lambda c: c["k"])
+        for method in sorted({c["line"] for c in own}):
+            cell = max((c for c in own if c["line"] == method), key=lambda c: c["k"])
             places = range(1, len(cell["accepted_at"]) + 1)
-            axis.plot(places, cell["accepted_at"], color=colours[method], marker="o", ms=4, label=method)
+            axis.plot(places, cell["accepted_at"], label=method, **_marked(colours, method))
         axis.set(title=block, xlabel="position in the draft (tokens)", ylabel="accepted there (share of steps)", ylim=(0, 1.02))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.title.set_fontsize(9)
@@ -124,8 +132,8 @@ def position(cells: Sequence[Cell]) -> Any:
 def _legend(colours: dict[str, str], held: dict[str, list[Cell]]) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
-    names = [name for name in colours if any(c.get("method") == name for own in held.values() for c in own)]
-    return [Line2D([], [], color=colours[name], marker="o", ms=4) for name in names], names
+    names = [name for name in colours if any(c.get("line") == name for own in held.values() for c in own)]
+    return [Line2D([], [], **_marked(colours, name)) for name in names], names
 
 
 def split(cells: Sequence[Cell]) -> Any:
@@ -165,11 +173,11 @@ def temperature(cells: Sequence[Cell]) -> Any:
     for axis, (name, own) in zip(axes, held.items()):
         everywhere = set.intersection(*({c["k"] for c in own if c["temperature"] == t} for t in {c["temperature"] for c in own}))
         k = max(everywhere, default=None)
-        for method in sorted({c["method"] for c in own}):
-            line = sorted((c for c in own if c["method"] == method and c["k"] == k), key=lambda c: c["temperature"])
+        for method in sorted({c["line"] for c in own}):
+            line = sorted((c for c in own if c["line"] == method and c["k"] == k), key=lambda c: c["temperature"])
             x, y = [c["temperature"] for c in line], [c["mean_acceptance_length"] for c in line]
-            axis.plot(x, y, color=colours[method], marker="o", ms=4)
-        axis.set(title=f"{name}, lookahead {k}", xlabel="temperature (0 is greedy)", ylabel="mean acceptance length (tokens per step)")
+            axis.plot(x, y, **_marked(colours, method))
+        axis.set(title=f"{name}, lookahead {k}", xlabel="temperature (0 is greedy)", ylabel="accepted length (tokens per step)")
         axis.set_ylim(bottom=1)
         axis.title.set_fontsize(9)
     figure.legend(*_legend(colours, held), loc="outside lower center", ncols=4, frameon=False, fontsize=9)

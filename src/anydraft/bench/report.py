@@ -47,6 +47,15 @@ STEPS = {
     "draft forwards": "draft_forwards",
     "prefill / draft / verify / other": "split_s",
 }
+PARALLEL = {
+    "contender": "contender",
+    "× plain": "to_plain",
+    "verifications": "verifications",
+    "wasted": "wasted_verifications",
+    "cancelled": "cancelled",
+    "idle share": "idle_share",
+    "tokens/s per device": "tokens_per_s_per_device",
+}
 MODEL = {
     "contender": "contender",
     "alpha": "alpha",
@@ -62,9 +71,12 @@ LEGEND = {
     "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s to our own and to "
     "transformers' plain decoding, paired within interleaved rounds; intervals are "
     "95 % bootstrap intervals over prompts. identical: greedy rounds with the very ids of our plain decoding. floor share: the time in "
-    "which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch exceeds 1.",
+    "which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch exceeds 1. "
+    "peak MB: of the whole process, with every contender's models in it.",
     "STEPS": "accepted length = 1 + accepted / steps with a draft; acceptance rate = accepted / drafted; by position: share of steps that "
     "accepted at least that many. Times are shares of the whole.",
+    "PARALLEL": "Tasks of the replicas over all rounds; wasted: answered or cancelled without deciding a position. idle share: of the replicas' and the "
+    "drafter's wall time. A device is a replica or the drafter, wherever it runs.",
     "MODEL": "alpha: the acceptance probability that explains the accepted length under independence. c, v and overhead in units of one "
     "plain step, measured on prompts that are not among those timed. textbook: (1 - alpha^(k+1)) / ((1 - alpha)(kc + 1)); with v(n): "
     "the same over the measured cost of a step; measured steps: measured tokens per step over the measured cost of a step. In brackets "
@@ -83,14 +95,17 @@ def write(store: Store, folder: Path) -> Path:
     pictures = "".join(_figure(folder / "plots" / name, caption) for name, caption in captions.items())
     parts = [
         f"<h1>anydraft benchmark</h1><p>{html.escape(headline(store, rows))}</p>",
+        *(f"<p>{html.escape(told)}</p>" for told in [plan_line(store, rows)] if told),
         f"<p class=note>{html.escape(hardware_line(store))}</p>",
         "<h2>Pictures</h2>",
         pictures or "<p>Too few cells for a picture.</p>",
         "<h2>Tables (measured)</h2>",
         _tables(rows, SPEED, "SPEED"),
         _tables([r for r in rows if "split_s" in r], STEPS, "STEPS"),
+        *_parallel(rows),
         "<h2>Closed forms (modelled)</h2>",
         f"<p>{html.escape(model_line(rows))}</p>",
+        _verification(store),
         _tables([r for r in rows if "predicted" in r], MODEL, "MODEL"),
         "<h2>Speed-up by task (measured)</h2>",
         _task_table(rows),
@@ -133,6 +148,42 @@ def hardware_line(store: Store) -> str:
     )
 
 
+def _parallel(rows: Sequence[Cell]) -> list[str]:
+    own = [r for r in rows if "idle_share" in r]
+    return ["<h2>Parallel schedules (measured)</h2>", _tables(own, PARALLEL, "PARALLEL")] if own else []
+
+
+def _verification(store: Store) -> str:
+    """v(n): what a target forward of n tokens per row takes, a block per row."""
+    costs = list({line["block"]: line for line in store.of("costs")}.values())
+    sizes = sorted({int(n) for line in costs for n in line["step_s"]})
+    if not sizes:
+        return ""
+    head = "<th>v(n): ms of one target forward (× that of one token)</th>" + "".join(f"<th>n = {n}</th>" for n in sizes)
+    body = ""
+    for line in costs:
+        one = line["step_s"].get("1")
+        held = [line["step_s"].get(str(n)) for n in sizes]
+        texts = ["–" if s is None else f"{1000 * s:.2f}" + (f" ({s / one:.2f})" if one else "") for s in held]
+        body += f"<tr><td>{html.escape(line['block'])}</td>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>"
+    return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>"
+
+
+def plan_line(store: Store, rows: Sequence[Cell]) -> str:
+    """What the plan said beforehand, beside what was measured; empty without a plan."""
+    plan = next(iter(store.of("plan")), None)
+    if plan is None:
+        return ""
+    if plan["method"] == "none":
+        return "The plan chose plain decoding: no candidate was modelled to be worth it."
+    row = next((r for r in rows if r.get("to_plain") and r["method"] == plan["method"] and r["schedule"] == "sequential"), None)
+    measured = shown(row, "to_plain") if row else "nothing yet"
+    return (
+        f"The plan modelled {plan['method']} ({plan['candidate']}, k = {plan['lookahead']}) at {_ratio(plan['modelled'])} × plain decoding "
+        f"beforehand; measured here: {measured}."
+    )
+
+
 def model_line(rows: Sequence[Cell]) -> str:
     """The median absolute error of every closed form."""
     errors: dict[str, list[float]] = {}
@@ -144,12 +195,18 @@ def model_line(rows: Sequence[Cell]) -> str:
 
 
 def failure_lines(rows: Sequence[Cell]) -> list[str]:
-    """Errors, skipped peers, differing outputs and slow-downs, none left out."""
-    told = [f"{r['block']}: {r['contender']} skipped: {r['skipped']}" for r in rows if r.get("skipped")]
-    told += [f"{r['block']}: {r['contender']} failed: {r['error']}" for r in rows if r.get("error")]
+    """Errors, skipped contenders, differing outputs and slow-downs, none left out; the same reason in several blocks is told once."""
+    told = []
+    for kind, key in (("skipped", "skipped"), ("failed", "error")):
+        where: dict[tuple[str, str], list[str]] = {}
+        for r in rows:
+            if r.get(key):
+                where.setdefault((r["contender"], r[key]), []).append(r["block"])
+        told += [f"{'; '.join(blocks)}: {name} {kind}: {reason}" for (name, reason), blocks in where.items()]
     for r in rows:
         if r.get("compared", 0) > r.get("identical", 0):
-            told.append(f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds")
+            shorter = f", {r['other_lengths']} of them of other lengths" if r.get("other_lengths") else ""
+            told.append(f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds{shorter}")
         if r["system"] == "anydraft" and r.get("to_plain") and r["to_plain"][2] < 1:
             told.append(f"{r['block']}: {r['contender']} is slower than plain decoding: {shown(r, 'to_plain')}")
     return told
@@ -205,11 +262,14 @@ def shown(row: Cell, key: str) -> str:
     if key in ("to_plain", "to_peer_plain"):
         return _ratio(value)
     if key == "identical":
-        return f"{value}/{row['compared']}" if row["compared"] else "sampled"
+        said = f"{value}/{row['compared']}" if row["compared"] else "sampled"
+        return f"{said}, {row['errors']} errors" if row.get("errors") else said
     if key == "accepted_at":
         return " ".join(f"{share:.2f}" for share in value[:8])
     if key == "split_s":
         return " / ".join(f"{part / max(1e-9, sum(value.values())):.0%}" for part in value.values())
+    if key == "idle_share":
+        return f"{value:.0%}"
     if key == "peak_bytes":
         return f"{value / 1e6:.0f}"
     if key in ("time_to_first_token_s", "seconds_per_token"):
@@ -220,6 +280,7 @@ def shown(row: Cell, key: str) -> str:
 def markdown(store: Store, rows: Sequence[Cell]) -> str:
     """The speed tables and the model errors, to be pasted into documentation."""
     lines = [headline(store, rows), "", hardware_line(store), ""]
+    lines += [told, ""] if (told := plan_line(store, rows)) else []
     for block in dict.fromkeys(r["block"] for r in rows):
         lines += [f"### {block}", "", "| " + " | ".join(SPEED) + " |", "|---|" + "---:|" * (len(SPEED) - 1)]
         for r in rows:

@@ -48,10 +48,14 @@ def _cell(
         "contender": member["name"],
         "system": member["system"],
         "method": member["method"],
+        "schedule": member.get("schedule") or "sequential",
+        "line": member["method"],  # what a plot draws as one line
         "k": member["k"],
         "rounds": len(own),
     }
-    row["error"] = next((m.error for m in own if m.error), None)
+    if row["schedule"] != "sequential":
+        row["line"] = f"{row['method']}, {row['schedule']}"
+    row["error"], row["errors"] = next((m.error for m in own if m.error), None), sum(m.error is not None for m in own)
     if not fine:
         return row
     seconds, tokens = sum(m.seconds for m in fine), sum(m.tokens for m in fine)
@@ -63,6 +67,7 @@ def _cell(
         "time_to_first_token_s": sum(firsts) / len(firsts) if firsts else None,
         "identical": sum(bool(m.same) for m in compared),
         "compared": len(compared),
+        "other_lengths": _other_lengths(timed, compared),
         "peak_bytes": max((m.peak_bytes for m in fine if m.peak_bytes is not None), default=None),
         "to_plain": paired_ratio(timed, member["name"], BASELINE),
         "to_peer_plain": paired_ratio(timed, member["name"], PEER_BASELINE),
@@ -73,6 +78,12 @@ def _cell(
         row |= _from_facts([m.facts for m in fine])
         row |= predictions(block, member, measured, row, step_s)
     return row
+
+
+def _other_lengths(timed: Sequence[Measurement], compared: Sequence[Measurement]) -> int:
+    """Rounds in which not even the number of tokens is that of our plain decoding: whoever stops early looks fast."""
+    plain = {(m.job, m.repetition, m.session): m.lengths for m in timed if m.contender == BASELINE and m.error is None}
+    return sum(m.lengths != plain.get((m.job, m.repetition, m.session), m.lengths) for m in compared)
 
 
 def _by_task(timed: Sequence[Measurement], name: str) -> dict[str, Any]:
@@ -105,7 +116,17 @@ def _from_facts(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accepted_at": [n / max(1, total["steps"]) for n in at],
         "accepted_at_given_before": [n / max(1, before) for n, before in zip(at, [total["steps"], *at])],
         "notes": sorted({note for f in facts for note in f["notes"]}),
+        **_parallel([f["schedule"] for f in facts if f.get("schedule")]),
     }
+
+
+def _parallel(spent: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What parallel schedules did in vain, summed over rounds; nothing for the sequential one."""
+    if not spent:
+        return {}
+    counted = {name: sum(s[name] for s in spent) for name in ("verifications", "wasted_verifications", "cancelled")}
+    means = {name: sum(s[name] for s in spent) / len(spent) for name in ("idle_share", "tokens_per_s_per_device")}
+    return counted | means
 
 
 # -- predictions -----------------------------------------------------------------------------------------------------
@@ -119,7 +140,7 @@ def predictions(
     Speed-ups are of the decoding part: prefill costs both alike and is in no closed form.
     """
     k = member["k"]
-    if not isinstance(k, int) or not step_s:
+    if not isinstance(k, int) or not step_s or row["schedule"] != "sequential":  # the closed forms are of drafting and verifying in turn
         return {}
     costs = _costs(measured, member["name"], k, step_s)
     own = {(m.job, m.repetition, m.session): m for m in _of(measured, member["name"])}

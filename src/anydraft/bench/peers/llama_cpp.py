@@ -76,7 +76,7 @@ def contenders(pair: Pair, settings: Settings) -> list[LlamaCpp]:
     made = [LlamaCpp(f"plain ({kind})", llama_cpp.Llama(**shared), ends)]
     for k in settings.lookaheads:
         copying = LlamaPromptLookupDecoding(num_pred_tokens=k)
-        made.append(LlamaCpp(f"prompt lookup k={k} ({kind})", llama_cpp.Llama(**shared, draft_model=copying), ends))
+        made.append(LlamaCpp(f"prompt lookup k={k} ({kind})", llama_cpp.Llama(**shared, logits_all=True, draft_model=copying), ends))
     return made
 
 
