@@ -44,10 +44,25 @@ def test_pages_keep_what_is_not_theirs(rows, tmp_path):
     page.write_text("# Benchmarks\n\nOthers' words.\n")
     facts = {"processor": "a", "cores": 1, "torch": "2"}
     for command in ("first", "second"):
-        rdk.put(rdk.markdown(rows[0], command, 60, facts), page, "figures/rdk.png")
+        rdk.put(rdk.markdown(rows[0], command, 60, facts), page, tmp_path / "figures" / "rdk.png")
     text = page.read_text()
     assert "Others' words." in text and "second" in text and "first`" not in text and text.count(rdk.BEGIN) == 1
-    assert "RDK prior: above TLI in" in text
+    assert "RDK prior: above TLI in" in text and "(figures/rdk.png)" in text
+
+
+@pytest.mark.slow
+def test_the_page_names_the_command_that_writes_it(tmp_path, monkeypatch, capsys):
+    """As typed from the project's root: the table, the plot and the link to it, and the same words again on the page."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(rdk, "DRAFTERS", ("draft-spm",))
+    monkeypatch.setattr(rdk, "TEMPERATURES", (1.0,))
+    monkeypatch.setattr(rdk, "PRUNED", (0.0, 0.9))
+    typed = "--texts 4 --places 2 --page docs/benchmarks.md --figure docs/figures/rdk.png"
+    rdk.main(typed.split())
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert f"`python -m anydraft.bench.rdk {typed}`" in text and "(figures/rdk.png)" in text
+    assert (tmp_path / "docs" / "figures" / "rdk.png").exists()
 
 
 def test_draws_a_picture(rows, tmp_path):

@@ -6,13 +6,14 @@ Full size, 40 held-out prompts of 128 tokens for every method (an hour on two bu
 """
 
 import hashlib
+import json
 import os
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from anydraft import Speculator, zoo
+from anydraft import Speculator, cli, zoo
 from anydraft.vocabulary.alignment import Aligner
 
 PROMPTS, TOKENS = map(int, os.environ.get("ANYDRAFT_IDENTITY", "6x24").split("x"))
@@ -145,3 +146,33 @@ def test_the_drafter_is_left_as_it_was(pair, texts):
         assert torch.equal(drafter(probe).logits, said)
     assert (digest(target), digest(drafter)) == before and its.get_vocab() == vocabulary
     assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in drafter.modules()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["tli", "slem", "union", "tli_slem", "rdk", "fr_spec", "slrs", "auto"])
+def test_on_the_command_line(method, tmp_path, capsys):
+    """Stop strings, a file of prompts, several texts a prompt: the lines of plain decoding; a method that does not fit names one that does."""
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("import os\n", "def f(x):\n    return", "naïve 你好 👍")))
+    common = ["--model", zoo.path("target"), "--max-new-tokens", 10, "--json"]
+    own = ["--assistant-model", zoo.path("draft-spm"), "--method", method]
+    if method == "fr_spec":
+        assert cli_run("calibrate", "rdk", "--tokens", 16, "--output", tmp_path / "s") == 0
+        own += ["--option", f"statistics={tmp_path / 's'}"]
+    asked = [["def read(self):", "--stop", "("], ["--input", lines], ["x = [", "--num-return-sequences", 2, "--temperature", 0.8, "--seed", 3]]
+    for arguments in asked[:1] if method == "slrs" else asked:
+        capsys.readouterr()
+        status = cli_run("generate", *arguments, *common, *own)
+        made = capsys.readouterr()
+        if method == "slrs":
+            assert status == 2 and "method='tli'" in made.err
+            return
+        assert status == 0 and cli_run("generate", *arguments, *common, "--method", "none") == 0
+        texts = [[json.loads(line)["token_ids"] for line in shown.splitlines()] for shown in (made.out, capsys.readouterr().out)]
+        assert texts[0] == texts[1] or ("--seed" in arguments and list(map(len, texts[0])) == list(map(len, texts[1])))
+
+
+def cli_run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(map(str, arguments)))
+    return ended.value.code

@@ -7,11 +7,14 @@ weight), the other half judge.
 Q by method: *union* leaves what the drafter puts on pruned or foreign tokens unproposed; *TLI* renormalises; *RDK* moves mass: (1 - w) q' + w s(q').
 `dense` has the kernel of the target laws' measured covariance, O(V^2); `first_order` and `prior` are our linear-time forms.
 `RDK dense alone` is the dense kernel alone, w = 1.
+
+The section of the docs: `python -m anydraft.bench.rdk --page docs/benchmarks.md --figure docs/figures/rdk.png`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -250,12 +253,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def put(section: str, page: Path, figure: str) -> None:
-    """Replaces what stands between the markers of a page, or adds a section with them at its end."""
+def put(section: str, page: Path, figure: Path | None) -> None:
+    """Replaces what stands between the markers of a page, or adds a section with them at its end; the plot is linked as seen from the page."""
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Benchmarks\n"
     if BEGIN not in text:
         text = text.rstrip("\n") + f"\n\n## Redistribution onto pruned tokens (RDK)\n\n{BEGIN}\n{END}\n"
-    body = f"{section}\n\n![acceptance by pruned share]({figure})"
+    shown = "" if figure is None else f"\n\n![acceptance by pruned share]({Path(os.path.relpath(figure, page.parent)).as_posix()})"
+    body = section + shown
     page.write_text(text[: text.index(BEGIN) + len(BEGIN)] + f"\n\n{body}\n\n" + text[text.index(END) :], encoding="utf-8")
 
 
@@ -281,12 +285,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         laws = laws_of(pair, both, texts, asked.places)
         seen += len(laws.text)
         rows += experiment(name, laws, both, TEMPERATURES, PRUNED)
-    section = markdown(rows, f"python -m anydraft.bench.rdk --texts {asked.texts} --places {asked.places}", seen, hardware.facts())
+    section = markdown(rows, _command(asked), seen, hardware.facts())
     print(section)
     if asked.figure is not None:
         draw(rows, asked.figure)
     if asked.page is not None:
-        put(section, asked.page, str(asked.figure or "figures/rdk.png").removeprefix("docs/"))
+        put(section, asked.page, asked.figure)
+
+
+def _command(asked: argparse.Namespace) -> str:
+    """What to type to get the same again; files by the paths that were given, if they are no one's own."""
+    files = [f"--{name} {path}" for name, path in (("page", asked.page), ("figure", asked.figure)) if path is not None and not path.is_absolute()]
+    return " ".join(["python -m anydraft.bench.rdk", f"--texts {asked.texts} --places {asked.places}", *files])
 
 
 if __name__ == "__main__":
