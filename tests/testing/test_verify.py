@@ -10,6 +10,7 @@ from anydraft.cli.verify import CONTROLS, decodings, keeps_path, speculator
 from anydraft.core.records import Request
 from anydraft.speculator import Speculator
 from anydraft.testing import planted
+from anydraft.testing.reference import Reference
 from anydraft.testing.ties import audit, noise, top_gap
 from anydraft.testing.unchanged import fingerprint
 from anydraft.testing.verify import Plan, Subject, sized, sufficient_window, unchanged, verify
@@ -111,6 +112,21 @@ def test_plain_decoding_is_compared_with_transformers_own(pair, temperature):
     wrong = verify(plain(speculative=planted.Hotter(Speculator(pair.target, method="none"))), QUICK)
     failed = {check.name for check in wrong.checks if not check.passed}
     assert failed == ({"greedy"} if temperature == 0 else {"greedy", "sampling"})
+
+
+def test_the_reference_draws_anew_for_every_seed_and_cuts_at_an_end(pair):
+    """Seeds of the two samples differ above bit 32, which torch does not read."""
+    def texts(seed, ends=(), temperature=1.0):
+        made = Reference(pair.target, ends).generate(PROMPTS[:3], max_new_tokens=12, temperature=temperature, seed=[seed] * 3)
+        return [one.token_ids for one in made]
+
+    assert texts(0) == texts(0) and texts(0) != texts(1 << 40) != texts(1 << 41)
+    greedy = texts(0, temperature=0.0)
+    end = greedy[0][4]
+    assert texts(0, (end,), 0.0)[0] == greedy[0][: greedy[0].index(end) + 1]
+    model = pair.target.generate(torch.tensor([PROMPTS[1]]), attention_mask=torch.ones(1, len(PROMPTS[1]), dtype=torch.long), do_sample=False,
+                                 max_new_tokens=12, pad_token_id=0)  # fmt: skip
+    assert model[0, len(PROMPTS[1]) :].tolist() == greedy[1]
 
 
 def test_named_methods_draft_in_every_step_and_auto_as_it_likes(pair):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,8 +19,8 @@ CONTROLS = {"greedy": "accepted_unseen", "sampling": "accepted_unseen"}
 
 
 def verify(
-    model: Annotated[str, typer.Option(help="The target: a bundled name, a folder or a hub name.")] = "target",
-    assistant_model: Annotated[str, typer.Option(help="The drafter, likewise; 'none' for methods without one.")] = "draft-bpe",
+    model: Annotated[str | None, typer.Option(help="The target: a bundled name, a folder or a hub name. Default: target.")] = None,
+    assistant_model: Annotated[str | None, typer.Option(help="The drafter, likewise; 'none' for none. Default: draft-bpe.")] = None,
     method: Annotated[str, typer.Option(help="A name that `anydraft methods` lists under drafters.")] = "auto",
     num_assistant_tokens: Annotated[str, typer.Option(help="Lookahead: a number, or auto.")] = "auto",
     rule: Annotated[str, typer.Option(help="The rule; auto chooses by what the drafter makes.")] = "auto",
@@ -43,6 +44,10 @@ def verify(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
     plant: Annotated[str | None, typer.Option(help="Plant a mistake and see the check fail; 'list' names them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every method at temperatures 0, 0.7 and 1 with top-p 0.9, and planted mistakes that must "
+                                                           "fail; on both bundled pairs, or on the models named. Needs --out.")] = False,
+    out: Annotated[Path | None, typer.Option(help="For --all: folder for verified.jsonl and verified.md; an existing one is continued.")] = None,
+    page: Annotated[Path | None, typer.Option(help="For --all: also put the table into this Markdown page, between its markers.")] = None,
 ):
     """Check on your own models that a method is lossless: exit code 0 if it is, 1 if it is not."""
     if plant == "list":
@@ -53,6 +58,11 @@ def verify(
 
     plan = Plan(effect=effect, power=power, false_alarm=false_alarm, samples=samples, batch=batch_size, seed=seed)
     check(plan)
+    if everything or out or page:
+        own = {"--method": method != "auto", "--plant": plant, "--option": option, "--temperature": temperature, "--json": as_json, "--rule": rule != "auto"}
+        if not every_method((model, assistant_model, dtype, device), plan, prompts, everything, out, page, [name for name, used in own.items() if used]):
+            raise typer.Exit(1)
+        return
     options = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "temperature": temperature}
     parts = {
         "method": method,
@@ -61,7 +71,7 @@ def verify(
         "control": control,
         **dict(map(named_value, option or ())),
     }
-    places = (model, None if assistant_model == "none" else assistant_model, dtype, device)
+    places = (model or "target", None if assistant_model == "none" else assistant_model or "draft-bpe", dtype, device)
     report = examine(places, parts, options, plan, plant, prompts, say=lambda said: print(said, file=sys.stderr))
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.verdict)
     if not report.passed:
@@ -79,6 +89,28 @@ def check(plan: Plan) -> None:
         raise BadOption("--samples is not usable", got=plan.samples, expected="at least 8")
     if plan.batch < 1:
         raise BadOption("--batch-size is not usable", got=plan.batch, expected="at least 1")
+
+
+def every_method(
+    places: tuple[str | None, str | None, str | None, str | None], plan: Plan, prompts: str | None, everything: bool, out: Path | None, page: Path | None,
+    not_taken: list[str],
+) -> bool:  # fmt: skip
+    """`--all`: whether every method passed and every planted mistake failed. Raises BadOption for options that do not go together."""
+    from anydraft.cli._verify_all import BUNDLED, check_page, verify_all
+    from anydraft.core.errors import BadOption
+
+    if not everything:
+        raise BadOption("--out and --page are for --all", next_step="Add --all, or leave them out")
+    if not_taken:
+        raise BadOption(f"--all does not take {', '.join(not_taken)}", expected="it runs every method at three temperatures", next_step="Leave it out")
+    if out is None:
+        raise BadOption("--all needs a folder for what it finds", next_step="Add --out FOLDER; the same command continues there if it was stopped")
+    if page is not None:
+        check_page(page)
+    model, assistant_model, dtype, device = places
+    pairs = BUNDLED if model is None and assistant_model is None else [(model or "target", assistant_model or "draft-bpe")]
+    named = [(target, None if drafter == "none" else drafter, dtype, device) for target, drafter in pairs]
+    return verify_all(named, plan, prompts, out, page, examine)
 
 
 def examine(

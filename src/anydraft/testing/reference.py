@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class Reference:
                 for n in rows:
                     made[n] = self._run([prompts[n]], max_new_tokens, repetition_penalty, {"do_sample": False})[0]
                 continue
-            torch.manual_seed(seed[rows[0]] if seed else 0)
+            torch.manual_seed(random.Random(seed[rows[0]] if seed else 0).getrandbits(31))  # torch reads the low 32 bits of a seed only
             made |= zip(rows, self._run([prompts[n] for n in rows], max_new_tokens, repetition_penalty, sampled))
         return [made[n] for n in range(len(prompts))]
 

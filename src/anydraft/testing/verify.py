@@ -158,6 +158,7 @@ def greedy(subject: Subject, plan: Plan) -> list[Check]:
             f", {len(faults)} unexplained (at token {worst.place} of prompt {worst.prompt}: gap {worst.gap:.3g}, noise {worst.noise:.1g})"
         )
     details = {
+        "prompts": len(prompts),
         "drafted": drafted,
         "accepted": accepted,
         "tokens": sum(map(len, expected)),
