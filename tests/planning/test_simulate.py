@@ -1,5 +1,8 @@
 """The simulator: worked by hand, against closed forms, and never slower than it must be."""
 
+import subprocess
+import sys
+
 import pytest
 
 from anydraft.core.errors import BadOption
@@ -75,6 +78,15 @@ def test_what_means_nothing_is_refused(wrong):
     settings = {"algorithm": "dsi", "trace": [True], "target_s": 1.0, "draft_s": 0.5, "lookahead": 2, "replicas": 1} | wrong
     with pytest.raises(BadOption):
         simulate(**settings)
+
+
+def test_only_a_simulation_needs_simpy():
+    """It comes with an extra; decoding and the rule for replicas do without."""
+    lines = ["import sys", "sys.modules['simpy'] = None", "import anydraft", "from anydraft.core.errors import BadOption"]
+    lines += ["from anydraft.planning.simulate import lookahead_for, simulate", "assert lookahead_for(0.04, 0.004, 7) == 2"]
+    lines += ["try: simulate('dsi', [True], 1.0, 0.5, 1)", "except BadOption as error: print(error)"]
+    said = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
+    assert "anydraft[plan]" in said
 
 
 def test_presets_are_feasible():

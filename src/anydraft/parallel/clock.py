@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import simpy
-from simpy.core import EmptySchedule
-
+from anydraft.core.errors import BadOption
 from anydraft.core.messages import DRAFTER, Answer, Cancel, Cancelled, Command, Drafted, Node, Run, Scored, Verify
 
 _FIRST = 1e-9  # of two things that happen at once a draft is first, whatever rounding says
@@ -21,6 +20,8 @@ class VirtualClock:
         preempt: whether a cancel frees a replica at once; otherwise it is busy until its forward ends, and the drafter too.
         score: rows for a verification; None where a trace decides.
         draft: the units of a run; None where a trace decides.
+    Raises:
+        BadOption: simpy is not installed.
     """
 
     def __init__(
@@ -35,6 +36,10 @@ class VirtualClock:
         self.target_s, self.draft_s, self.preempt = target_s, draft_s, preempt
         self._score = score or (lambda order: _Rows(1 + len(order.drafts)))
         self._draft = draft or _units
+        try:
+            import simpy
+        except ImportError:
+            raise BadOption("simulations need simpy", next_step="pip install 'anydraft[plan]'") from None
         self._loop = simpy.Environment()
         self._inbox: deque[Answer] = deque()
         self._live: dict[int, int] = {}  # the task that each worker is at
@@ -65,10 +70,9 @@ class VirtualClock:
     def receive(self) -> Answer | None:
         """The next answer, after moving the clock to it; None if nothing is under way."""
         while not self._inbox:
-            try:
-                self._loop.step()
-            except EmptySchedule:
+            if self._loop.peek() == math.inf:
                 return None
+            self._loop.step()
         return self._inbox.popleft()
 
     def _after(self, seconds: float, then: Callable[[], None]) -> None:
