@@ -4,7 +4,8 @@ For a model of some ten million parameters, more time goes into calling Python m
 in the same order on the same weights, so its logits are the same bits; no compiler is needed and recording takes about as long as a dozen forwards.
 
 A recording keeps whatever Python decided while it was made. Hence it is only made for architectures whose forward decides nothing from
-values, never for a model with hooks, and every shape is first run both ways: where a single bit differs, that shape stays with the model itself.
+values, never for a model with hooks, and every number of columns is first run both ways: where a single bit differs, forwards
+of that many stay with the model itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STATIC_ROPE = {"default", "linear", "llama3", "yarn"}  # the others change with 
 
 AFTER = 12  # forwards before it pays to record
 WIDEST = 48  # columns beyond which a forward is arithmetic, not calls
-CHECKS = 2  # widths of attention that each shape is checked at before it is trusted
+CHECKS = 2  # batches and widths of attention that each number of columns is checked at before it is trusted
 
 
 class _Layer(CacheLayerMixin):
@@ -48,7 +49,10 @@ class _Layer(CacheLayerMixin):
         """As `SlotLayer.update`."""
         rows = [held[: self.batch] for held in self.held]
         for held, new in zip(rows, (key_states, value_states)):
-            held.index_copy_(2, self.slots, new)
+            if self.slots.ndim == 1:
+                held.index_copy_(2, self.slots, new)
+            else:
+                held[torch.arange(self.batch)[:, None], :, self.slots] = new.transpose(1, 2)
         return rows[0][:, :, : self.used], rows[1][:, :, : self.used]
 
     def get_seq_length(self) -> int:
@@ -82,9 +86,9 @@ class Recorder:
 
     def forget(self) -> None:
         """Drops the recording."""
-        self._recording: Any = None
+        self._recordings: dict[int, Any] = {}  # by the dimensions of `slots`: rows that write to the same slots, and ragged ones
         self._seen = 0
-        self._agreed: dict[tuple[int, int], set[int]] = {}
+        self._agreed: dict[tuple[int, int], set[tuple[int, int]]] = {}  # columns and dimensions of slots: batches and slots in use
         self._refused: set[tuple[int, int]] = set()
 
     def refresh(self) -> None:
@@ -100,11 +104,11 @@ class Recorder:
         """The result f[B, C, ...] of one forward; None where the model has to run itself, and nothing was done.
 
         Args:
-            slots: i64[C], where every row writes. used: how many slots attention reads.
+            slots: i64[C], where every row writes, or i64[B, C]. used: how many slots attention reads.
             eager: runs the model itself, for a comparison of all C columns.
         """
-        shape = (tokens.shape[0], tokens.shape[1])
-        if self._stamp is None or shape in self._refused or shape[1] > WIDEST:
+        shape, room = (tokens.shape[1], slots.ndim), (tokens.shape[0], used)
+        if self._stamp is None or shape in self._refused or shape[0] > WIDEST:
             return None
         self._seen += 1
         if self._seen <= AFTER:
@@ -113,12 +117,13 @@ class Recorder:
         if any(tensor is None for tensor in held):  # a new cache is allocated by the model's own first forward
             return None
         arguments = (tokens, position, slots, masks, held)
-        if self._recording is None:
+        if slots.ndim not in self._recordings:
             self._record(arguments)
-        if self._recording is None:
+        recording = self._recordings.get(slots.ndim)
+        if recording is None:
             return None
-        agreed, recording = self._agreed.setdefault(shape, set()), self._recording
-        if used in agreed or len(agreed) >= CHECKS:
+        agreed = self._agreed.setdefault(shape, set())
+        if room in agreed or len(agreed) >= CHECKS:
             with torch.jit.optimized_execution(False):
                 return recording(*arguments)
         want = eager()
@@ -130,7 +135,7 @@ class Recorder:
         if not same:
             self._refused.add(shape)
             return None  # the model will write into the same slots
-        agreed.add(used)
+        agreed.add(room)
         return want
 
     def _record(self, arguments: tuple[Any, ...]) -> None:
@@ -147,7 +152,7 @@ class Recorder:
                 p.requires_grad_(False)
             with warnings.catch_warnings(), self.products:
                 warnings.simplefilter("ignore")
-                self._recording = torch.jit.trace(forward, arguments, check_trace=False, strict=False)
+                self._recordings[arguments[2].ndim] = torch.jit.trace(forward, arguments, check_trace=False, strict=False)
         except Exception:  # whatever a model trips over while it is recorded, it still runs as it is
             self._stamp = None
         finally:

@@ -265,9 +265,10 @@ class TransformersModel:
             seen = allowed if window is None else windowed(allowed, position, key, window)
             masks[kind] = additive(seen, self.dtype)
         self.forwards += 1
-        if isinstance(where, int) and not self.offers_hidden:
+        if not self.offers_hidden:
+            to = slots[0] if isinstance(where, int) else slots
             made = self._recorder.replay(
-                cache, tokens, list(masks.values()), position, slots[0], used, lambda: self._call(cache, tokens, masks, position, 0)
+                cache, tokens, list(masks.values()), position, to, used, lambda: self._call(cache, tokens, masks, position, 0)
             )
             if made is not None:
                 return made[:, -keep:] if self._head is None else self._logits(made[:, -keep:])
