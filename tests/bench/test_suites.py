@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,22 @@ def test_a_missing_suite_and_a_missing_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(BadOption, match="needs the library"):
         load("hub:openai_humaneval")
+
+
+@pytest.mark.parametrize("name, asked", [
+    ("humaneval", ("humaneval", None, "test")), ("me/set", ("me/set", None, "test")), ("me/set/3.0.0:validation", ("me/set", "3.0.0", "validation")),
+])  # fmt: skip
+def test_a_hub_set_is_asked_for_by_name_configuration_and_split(monkeypatch, name, asked):
+    def load_dataset(where, config, split):
+        assert (where, config, split) == asked
+        return [{"prompt": "def f():", "task_id": "HumanEval/0"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    (item,) = load(f"hub:{name}")
+    assert (item.id, item.prompt) == ("HumanEval/0", "def f():")
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: 1 / 0))
+    with pytest.raises(BadOption, match="cannot be read"):
+        load(f"hub:{name}")
 
 
 def test_picking_is_even_over_tasks():

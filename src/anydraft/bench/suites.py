@@ -73,7 +73,7 @@ def load(name: str, *, column: str | None = None) -> list[Item]:
     """A suite by name or path.
 
     Args:
-        name: "bundled", a .jsonl or .txt file, or "hub:NAME[/CONFIG][:SPLIT]" for those who have `datasets`.
+        name: "bundled", a .jsonl or .txt file, or "hub:OWNER/NAME[/CONFIG][:SPLIT]" for those who have `datasets`.
         column: which field of a line holds the prompt, where it is none of the known ones.
     Raises:
         BadOption: there is no such suite. BadPrompt: a line without a prompt.
@@ -169,7 +169,13 @@ def _hub(name: str) -> Iterable[dict[str, Any]]:
     except ImportError as error:
         raise BadOption(f"hub:{name} needs the library `datasets`", next_step="pip install datasets, or save the set as JSONL") from error
     where, _, split = name.partition(":")
-    return load_dataset(where, split=split or "test")
+    owner, *rest = where.split("/")
+    config = rest.pop() if len(rest) == 2 else None  # OWNER/NAME/CONFIG
+    try:
+        return load_dataset("/".join([owner, *rest]), config, split=split or "test")
+    except Exception as error:  # of a network, a name, a split: whatever it is, nothing has been run yet
+        said = (str(error).splitlines() or [""])[0]
+        raise BadOption(f"hub:{name} cannot be read", got=said, expected="OWNER/NAME[/CONFIG][:SPLIT]", next_step="Check each part of it") from error
 
 
 def spec_bench_answer(item: Item, turns: list[dict[str, Any]], model: str, stamp: float) -> dict[str, Any]:

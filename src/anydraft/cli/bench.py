@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, report.html and plots; an existing one is continued.")],
-    suite: Annotated[str, typer.Option(help="bundled, a .jsonl or .txt file, or hub:NAME[:SPLIT].")] = "bundled",
+    suite: Annotated[str, typer.Option(help="bundled, a .jsonl or .txt file, or hub:OWNER/NAME[/CONFIG][:SPLIT].")] = "bundled",
     model: Annotated[list[str] | None, typer.Option(help="Target; repeatable. The bundled one if left out.")] = None,
     assistant_model: Annotated[list[str] | None, typer.Option(help="Drafter, 'none' for no drafter; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. 'all': every one that fits the drafter.")] = None,
