@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+
+import torch
 
 from anydraft.core import discover
 from anydraft.core.errors import BadOption
@@ -90,8 +93,11 @@ class Deployment:
 
     def _executor(self) -> Any:
         owner = self.owner
-        targets = [partial(build_target, owner.model)] * self.replicas
-        drafter = partial(build_drafter, owner.model, owner.tokenizer, owner.assistant_model, owner.assistant_tokenizer, self._method, owner.options)
+        own = owner.target.device
+        cards = torch.cuda.device_count() if own.type == "cuda" and self.kind != "ray" and not hasattr(owner.model, "hf_device_map") else 0
+        *places, last = placed(own, cards, self.replicas)
+        targets = [partial(build_target, owner.model, place) for place in places]
+        drafter = partial(build_drafter, owner.model, owner.tokenizer, owner.assistant_model, owner.assistant_tokenizer, self._method, owner.options, last)
         if self.kind == "threads":
             from anydraft.parallel.threads import Threads
 
@@ -103,7 +109,7 @@ class Deployment:
         from anydraft.parallel.rays import Rays
 
         gpus = 1.0 if owner.target.device.type == "cuda" else 0.0
-        return Rays(targets, drafter, address=self.ray_address, gpus=gpus)
+        return Rays([targets[0]] * self.replicas, drafter, address=self.ray_address, gpus=gpus)
 
     def report(self) -> dict[str, Any]:
         """What the last call spent and wasted, ready for JSON."""
@@ -124,15 +130,34 @@ class Deployment:
             pass
 
 
-def build_target(model: Any) -> Any:
-    """A replica: its own cache around the same weights."""
+def placed(own: torch.device, cards: int, replicas: int) -> list[torch.device | None]:
+    """Devices of the replicas and, last, of the drafter: one card after another from the target's own on. None: where the model is.
+
+    >>> [str(place) for place in placed(torch.device("cuda", 1), 3, 2)]
+    ['None', 'cuda:2', 'cuda:0']
+    """
+    if cards < 2:
+        return [None] * (replicas + 1)
+    first = own.index or 0
+    return [torch.device("cuda", n) if n != first else None for n in ((first + i) % cards for i in range(replicas + 1))]
+
+
+def build_target(model: Any, place: torch.device | None = None) -> Any:
+    """A replica: its own cache around the same weights, or around a copy of them on another device."""
     from anydraft.engine.transformers import TransformersModel
 
-    return TransformersModel(model)
+    return TransformersModel(_there(model, place))
 
 
-def build_drafter(model: Any, tokenizer: Any, assistant_model: Any, assistant_tokenizer: Any, method: str, options: dict[str, Any]) -> Any:
+def build_drafter(
+    model: Any, tokenizer: Any, assistant_model: Any, assistant_tokenizer: Any, method: str, options: dict[str, Any], place: torch.device | None = None
+) -> Any:
     """The drafter as a Speculator would make it, with engines of its own."""
     from anydraft.speculator import Speculator
 
-    return Speculator(model, tokenizer, assistant_model, assistant_tokenizer, method, **options).parts(False).drafter
+    return Speculator(model, tokenizer, _there(assistant_model, place), assistant_tokenizer, method, **options).parts(False).drafter
+
+
+def _there(model: Any, place: torch.device | None) -> Any:
+    """The model, copied if it has to be elsewhere; the user's own stays where it is."""
+    return model if place is None or not hasattr(model, "to") else copy.deepcopy(model).to(place)

@@ -24,8 +24,8 @@ def request(tokens: int, **options) -> Request:
     return Request(prompt=torch.tensor([0]), max_new_tokens=tokens, temperature=1.0, **options)
 
 
-def game(*, tokens=3, width=2, lookahead=1, replicas=2, duplicates=0, rule=None, ask=None, unit=1, **planted) -> Interleavings:
-    target, draft = TableModel(width, seed=1), DraftModel(TableModel(width, seed=2), width)
+def game(*, tokens=3, width=2, lookahead=1, replicas=2, duplicates=0, rule=None, ask=None, unit=1, drafting=lambda d: d, **planted) -> Interleavings:
+    target, draft = TableModel(width, seed=1), drafting(DraftModel(TableModel(width, seed=2), width))
     return Interleavings(
         lambda ledger: DSI(ledger, replicas, lookahead, unit=unit),
         target,
@@ -126,32 +126,79 @@ class OneCoin(TokenJudge):
             self.noise = tossed
 
 
-class NoEpochInTheKey(TokenJudge):
-    """Drafts a position again under the number that its first draft came from."""
+class DraftAndTestShareACoin(TokenJudge):
+    """Judges a draft by the very number that it was drawn with."""
 
     def decide(self, epoch, position, rows, nodes):
-        return super().decide(0, position, rows, nodes)
+        honest = self.noise
+
+        class Shared:
+            def at(self, context):
+                noise = honest.at(context)
+                tossed = noise.bernoulli
+                noise.bernoulli = lambda prob, asked, purpose, number: tossed(prob, asked, "draft", number)
+                return noise
+
+        self.noise = Shared()
+        try:
+            return super().decide(epoch, position, rows, nodes)
+        finally:
+            self.noise = honest
+
+
+class EveryRowDecides(Ledger):
+    """Lets each replica decide the positions that it has rows for: what two of them cover is decided twice."""
+
+    def add_rows(self, epoch, start, rows):
+        for place in range(start, min(self.position, start + len(rows))) if self.current(epoch) else ():
+            self.judge.decide(epoch, place, [rows[place - start]], [None])
+        return super().add_rows(epoch, start, rows)
+
+
+class NoEpochInTheKey:
+    """A drafter that draws a position again under the number that its first draft came from."""
+
+    def __init__(self, inner: DraftModel):
+        self.inner, self.kinds, self.chain = inner, inner.kinds, True
+
+    def propose(self, context, size, noise):
+        noise.stamps = [(0, length) for _, length in noise.stamps]
+        return self.inner.propose(context, size, noise)
 
 
 def worst(**planted) -> float:
     return game(**planted).gap(plain())
 
 
-def test_a_stale_epoch_is_caught():
+def test_pitfall_38_a_stale_epoch_is_caught():
     assert worst(ledger=StaleEpochApplied) > 0.01
 
 
-def test_a_result_behind_a_rejection_is_caught():
+def test_pitfall_38_a_result_behind_a_rejection_is_caught():
     assert worst(ledger=RowsOutliveARejection) > 0.01
 
 
-def test_a_race_for_a_position_is_caught():
+def test_pitfall_36_a_race_for_a_position_is_caught():
     assert worst(ledger=WhoeverComesFirst) > 1e-3
 
 
-def test_one_coin_for_two_decisions_is_caught():
+def test_pitfall_36_one_coin_for_two_decisions_is_caught():
     with pytest.raises(KeyedTwice):
         worst(judge=OneCoin)
+
+
+def test_pitfall_36_one_number_for_drawing_and_judging_is_caught():
+    with pytest.raises(KeyedTwice):
+        worst(judge=DraftAndTestShareACoin)
+
+
+def test_pitfall_36_a_position_that_two_replicas_decide_is_caught():
+    assert worst(ledger=EveryRowDecides) > 0.01
+
+
+def test_pitfall_36_a_draft_drawn_again_under_its_old_number_is_caught():
+    with pytest.raises(KeyedTwice):
+        worst(drafting=NoEpochInTheKey)
 
 
 def test_the_plants_fail_for_what_they_do():

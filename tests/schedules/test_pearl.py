@@ -58,7 +58,7 @@ class PublishedCoins(TokenJudge):
             self.noise = honest
 
 
-def test_the_published_coins_are_caught():
+def test_pitfall_36_the_published_coins_are_caught():
     with pytest.raises(AssertionError, match="taken twice"):
         game(judge=PublishedCoins).gap(plain())
 
@@ -70,7 +70,7 @@ class RowsOutliveARejection(Ledger):
         self.rows = {place: row for place, row in kept.items() if place >= self.position}
 
 
-def test_a_result_behind_a_rejection_is_caught():
+def test_pitfall_38_a_result_behind_a_rejection_is_caught():
     assert game(ledger=RowsOutliveARejection).gap(plain()) > 0.01
 
 

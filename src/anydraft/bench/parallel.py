@@ -32,9 +32,9 @@ from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Draft, Request, Size
 from anydraft.core.stopping import Stopping
 from anydraft.drafters.draft_model import DraftModel
-from anydraft.parallel.drive import Parallel
+from anydraft.parallel.drive import Parallel, latencies
 from anydraft.parallel.latency import Scripted, Slowed
-from anydraft.planning.simulate import lookahead_for, simulate
+from anydraft.planning.simulate import lookahead_for, recorded_trace, simulate
 from anydraft.rules.speculative_sampling import SpeculativeSampling
 from anydraft.schedules.dsi import DSI
 from anydraft.schedules.sequential import sequential
@@ -246,7 +246,8 @@ def pair(given: argparse.Namespace) -> int:
     prompts = [prompt["text"] for prompt in zoo.prompts()][: given.prompts]
 
     def load(**options: Any) -> Speculator:
-        return Speculator.from_pretrained(zoo.path("target"), assistant_model=zoo.path("draft-bpe"), num_assistant_tokens=given.lookahead, **options)
+        models = {"assistant_model": zoo.path("draft-bpe"), "method": "draft_model", "num_assistant_tokens": given.lookahead}
+        return Speculator.from_pretrained(zoo.path("target"), **models, **options)
 
     def contender(schedule: str) -> Speculator:
         return load(schedule=schedule, executor=given.executor, target_replicas=1) if schedule != "sequential" else load(control="fixed")
@@ -270,20 +271,44 @@ def pair(given: argparse.Namespace) -> int:
         reports = {name: made[name].schedule.report() for name in ("dsi", "pearl")}  # type: ignore[union-attr]
         for one in made.values():
             one.close()
+    told = foretold(made["sequential"], prompts, given.max_new_tokens, given.lookahead, given.trace)
     print(f"{given.executor}: bundled pair, greedy, {len(prompts)} prompts x {given.max_new_tokens} tokens, k {given.lookahead}, one replica, "
-          f"{given.repeats} repetitions; {described()}\n")  # fmt: skip
+          f"{given.repeats} repetitions; {described()}\n{told}\n")  # fmt: skip
     print("| schedule | tokens identical | time of sequential on one core / its own | of sequential on all cores / its own | idle | tokens/s per device |")
     print("|---|---|---|---|---:|---:|")
     same = True
     for name, seconds in spent.items():
         equal = texts[name] == texts["sequential"]
         same &= equal
-        told = reports.get(name, {})
-        rest = f"{told['idle_share']:.0%} | {told['tokens_per_s_per_device']:.1f}" if told else "— | —"
+        report = reports.get(name, {})
+        rest = f"{report['idle_share']:.0%} | {report['tokens_per_s_per_device']:.1f}" if report else "— | —"
         print(f"| {name} | {'yes' if equal else 'NO'} | {_ratio(spent['sequential'], seconds)} | {_ratio(spent['sequential, all cores'], seconds)} | {rest} |")
     if given.json:
         given.json.write_text(json.dumps({"hardware": facts(), "spent": spent, "reports": reports}, indent=2) + "\n", encoding="utf-8")
     return 0 if same else 1
+
+
+def foretold(made: Any, prompts: Sequence[str], tokens: int, lookahead: int, path: Path | None) -> str:
+    """What the simulator says of this pair, from its traces and the latencies of single forwards: with a device for each model."""
+    drafter, pace = made.parts(False).drafter, []
+    flags: list[bool] = []
+    totals = dict.fromkeys(("si", "dsi", "pearl"), 0.0)
+    for prompt in prompts:
+        (request,) = made.requests(prompt, max_new_tokens=tokens)
+        pace.append(latencies(made.target, drafter.model, request.prompt, 20))
+        trace = recorded_trace(drafter, request, made.generate(prompt, max_new_tokens=tokens, ignore_eos=True).token_ids)
+        flags += trace
+        target_s, draft_s = pace[-1]
+        for name in totals:
+            totals[name] += simulate(name, trace, target_s, draft_s, lookahead, 1).total
+    if path is not None:
+        path.write_text(json.dumps(flags) + "\n", encoding="utf-8")
+    target_s, draft_s = (median(times) for times in zip(*pace))
+    accepted, gains = sum(flags) / len(flags), {name: totals["si"] / totals[name] for name in ("dsi", "pearl")}
+    return (
+        f"one thread: {1e3 * target_s:.2f} ms per target forward, {1e3 * draft_s:.2f} ms per draft, {accepted:.2f} of the drafts accepted; "
+        f"modelled without contention, against SI: DSI {gains['dsi']:.2f}, PEARL {gains['pearl']:.2f}"
+    )
 
 
 def _pin(made: Any, cores: list[int]) -> None:
@@ -310,6 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="of each text, for pair")
     parser.add_argument("--prompts", type=int, default=3, help="for pair")
     parser.add_argument("--lookahead", type=int, default=3, help="k, for pair")
+    parser.add_argument("--trace", type=Path, help="write which drafts of the pair are accepted, as `anydraft simulate --trace` takes it")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -52,9 +52,9 @@ class Rays(Pipes):
     Args:
         targets, drafter: picklable builders.
         address: of a running cluster (`ray start --head`); None: a new one on this machine, or the one that is connected to already.
-        cpus, gpus: of each worker; threads: torch threads of each.
+        cpus, gpus: of each worker, less where the cluster has too few for all; threads: torch threads of each.
     Raises:
-        BadOption: Ray is not installed, or no actor could be made.
+        BadOption: Ray is not installed.
     """
 
     def __init__(
@@ -69,8 +69,11 @@ class Rays(Pipes):
         if self._mine:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        made = ray.remote(Actor).options(num_cpus=cpus, num_gpus=gpus)
-        self.actors = {n: made.remote(n, build, threads) for n, build in builders.items()}
+        there = ray.cluster_resources()
+        shares = {"num_cpus": share(cpus, there.get("CPU", 0.0), len(builders)), "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}
+        made = ray.remote(Actor).options(**shares)
+        stored = {id(build): ray.put(build) for build in builders.values()}  # replicas have one builder, and its weights travel once
+        self.actors = {n: made.remote(n, stored[id(build)], threads) for n, build in builders.items()}
         key = secrets.token_bytes(32)
         with socket.create_server((ray.util.get_node_ip_address(), 0), backlog=len(builders)) as door:
             door.settimeout(0.2)
@@ -120,6 +123,15 @@ class Rays(Pipes):
         self.actors = {}
         if self._mine and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+def share(asked: float, there: float, workers: int) -> float:
+    """Of one resource for each worker, in thousandths: what was asked, or an even part of what is there; Ray would wait for more for ever.
+
+    >>> share(1.0, 8.0, 3), share(1.0, 2.0, 3)
+    (1.0, 0.666)
+    """
+    return asked if there <= 0 else min(asked, int(1000 * there / workers) / 1000)
 
 
 def _pipe(line: socket.socket) -> Any:

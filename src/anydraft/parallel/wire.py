@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anydraft.core.law import Point
+from anydraft.core.records import Draft
+
 _NAMED = {dtype: str(dtype).removeprefix("torch.") for dtype in (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool
 )}  # fmt: skip
@@ -20,7 +23,25 @@ class _Pickler(pickle.Pickler):
             plain = thing.detach().cpu().contiguous()
             data = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
             return _tensor, (data, _NAMED[thing.dtype], tuple(thing.shape))
+        if type(thing) is Draft and thing.tokens.numel() == 1 and thing.source is None:  # what a drafter sends, again and again
+            numbers = [int(getattr(thing, name)) for name in _OF_A_NODE]
+            return _one, (numbers, thing.law, thing.levels, thing.chain, thing.proposer, thing.forwards)
+        if type(thing) is Point and thing.ids.numel() == 1:
+            return _point, (int(thing.ids), tuple(thing.ids.shape), thing.width, _NAMED[thing.dtype])
         return NotImplemented
+
+
+_OF_A_NODE = ("tokens", "parent", "live", "kind", "index")
+
+
+def _one(numbers: list[int], law: Any, levels: int, chain: bool, proposer: tuple[str, ...], forwards: int) -> Draft:
+    token, parent, live, kind, index = torch.tensor(numbers).view(5, 1, 1)
+    own = {"tokens": token, "parent": parent, "live": live.bool(), "kind": kind, "index": index}
+    return Draft(**own, law=law, levels=levels, chain=chain, proposer=proposer, forwards=forwards)
+
+
+def _point(token: int, shape: tuple[int, ...], width: int, dtype: str) -> Point:
+    return Point(torch.full(shape, token), width, getattr(torch, dtype))
 
 
 def _tensor(data: bytes, dtype: str, shape: tuple[int, ...]) -> Tensor:

@@ -91,16 +91,14 @@ class Writer:
             _watch(self.drafter, cancelled)
             context = self._contexts.at(order)
             while True:
-                mark = time.perf_counter()
-                answer = self.unit(order, context)
-                yield dataclasses.replace(answer, seconds=time.perf_counter() - mark)
+                yield (answer := self.unit(order, context))
                 if answer.last or cancelled():
                     return
                 context = self._contexts.further(context, tuple(node.token for node in answer.nodes))
 
     def unit(self, order: Run, context: Context) -> Drafted:
         """The next nodes of a run behind this context."""
-        start = int(context.length)
+        mark, start = time.perf_counter(), int(context.length)
         depth = torch.tensor([min(order.unit, order.until - start)])
         draft = self.drafter.propose(context, Size(depth=depth, nodes=depth), self.noise.at(context))
         eos = context.requests[0].eos
@@ -113,7 +111,7 @@ class Writer:
             ended = token < 0 or token in eos  # nothing can follow an empty draw, and nothing that counts an end
         short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
         last = ended or short or start + len(nodes) >= order.until
-        return Drafted(order.task, order.epoch, start, tuple(nodes), last)
+        return Drafted(order.task, order.epoch, start, tuple(nodes), last, time.perf_counter() - mark)
 
 
 def _on_host(draft: Draft) -> Draft:

@@ -9,16 +9,21 @@ Source: Timor et al. 2025, arXiv:2405.14105, offline simulator; PEARL: Liu et al
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from anydraft.core.errors import BadOption
 from anydraft.core.ledger import Ledger, Outcome
 from anydraft.core.messages import Node
+from anydraft.core.noise import Keyed
+from anydraft.core.records import Context, Request, Size
+from anydraft.core.roles import Drafter
 from anydraft.parallel.clock import VirtualClock
 from anydraft.schedules.dsi import DSI
 from anydraft.schedules.pearl import PEARL
@@ -75,6 +80,24 @@ def lookahead_for(target_s: float, draft_s: float, replicas: int) -> int:
 def drawn_trace(tokens: int, acceptance: float, seed: int = 0) -> list[bool]:
     """An i.i.d. trace: a model for checks against closed forms, never a claim about a real pair."""
     return (np.random.default_rng(seed).random(tokens) < acceptance).tolist()
+
+
+def recorded_trace(drafter: Drafter, request: Request, ids: Sequence[int]) -> list[bool]:
+    """Of a real pair: whether the drafter, behind the target's own greedy text, proposes each of its tokens.
+
+    Args:
+        drafter: drafts chains; nobody else uses it meanwhile.
+        request: the prompt, at temperature 0.
+        ids: what the target generated behind it.
+    """
+    start = Context.start((dataclasses.replace(request, max_new_tokens=len(ids) + 1),))
+    getattr(drafter, "open", lambda context: None)(start)
+    one, flags = torch.ones(1, dtype=torch.int64), []
+    for place, token in enumerate(ids):
+        context = start.extended([list(ids[:place])])
+        draft = drafter.propose(context, Size(depth=one, nodes=one), Keyed().at(context))
+        flags.append(bool(draft.nodes) and bool(draft.live[0, 0]) and int(draft.tokens[0, 0]) == token)
+    return flags
 
 
 class _TraceJudge:
