@@ -59,22 +59,24 @@ def commit(context: Context, draft: Draft, scores: Scores, verdict: Verdict, sto
 
 def _to_host(draft: Draft, scores: Scores, verdict: Verdict) -> tuple[list[tuple[list[int], list[int]]], bool]:
     """(accepted nodes, tokens to emit) of each row, and whether any logits were unusable."""
+    path = verdict.path
+    picked = draft.tokens.gather(1, path.clamp_min(0)) if draft.nodes and path.shape[1] else path
+    parts = [verdict.count[:, None], verdict.token[:, None], _poisoned(draft, scores)[:, None].long(), path, picked]
+    if path.device.type == "cpu":  # nothing to wait for
+        listed = [part.tolist() for part in parts]
+    else:
+        rows, wide = torch.cat(parts, 1).tolist(), path.shape[1]
+        listed = [[row[at:end] for row in rows] for at, end in ((0, 1), (1, 2), (2, 3), (3, 3 + wide), (3 + wide, 3 + 2 * wide))]
+    chosen = [
+        (nodes[:count], tokens[:count] + [token] if token >= 0 else tokens[:count])
+        for (count,), (token,), _, nodes, tokens in zip(*listed)
+    ]  # fmt: skip
+    return chosen, any(poison for (poison,) in listed[2])
+
+
+def _poisoned(draft: Draft, scores: Scores) -> torch.Tensor:
+    """bool[B]: rows with a live node, or a root, whose logits hold NaN or nothing finite."""
     largest = scores.logits.amax(-1)
-    if largest.device.type == "cpu" and bool(torch.isfinite(largest).all()):  # nothing to wait for: lists are cheaper than tensors
-        listed = zip(verdict.count.tolist(), verdict.token.tolist(), verdict.path.tolist(), draft.tokens.tolist())
-        chosen = [(path[:count], [tokens[node] for node in path[:count]] + [token] * (token >= 0)) for count, token, path, tokens in listed]
-        return chosen, False
+    spoilt = ~torch.isfinite(largest)
     live = torch.nn.functional.pad(draft.live.to(largest.device), (1, 0), value=True)
-    poisoned = (~torch.isfinite(largest) & live[:, : largest.shape[1]]).any(1)  # a last node may come without a row
-    parts = [verdict.count[:, None], verdict.token[:, None], poisoned[:, None].long()]
-    if verdict.path.shape[1]:
-        picked = draft.tokens.gather(1, verdict.path.clamp_min(0)) if draft.nodes else verdict.path
-        parts += [verdict.path, picked]
-    wide = verdict.path.shape[1]
-    rows = []
-    bad = False
-    for count, token, poison, *rest in torch.cat(parts, 1).tolist():
-        nodes, tokens = rest[:count], rest[wide : wide + count]
-        rows.append((nodes, tokens + [token] if token >= 0 else tokens))
-        bad = bad or bool(poison)
-    return rows, bad
+    return (spoilt & live[:, : largest.shape[1]]).any(1)  # a last node may come without a row
