@@ -2,11 +2,15 @@
 
 Every contender has a target and a drafter of its own, freshly loaded: sampling with a drafter of another vocabulary rewrites
 that drafter for good (seen in 5.23), and lookahead settings are written into its generation config.
+
+Sampling with a drafter of another vocabulary does not keep the target's law there (5.23: the pruned head has the order of `get_vocab()`, its logits are read
+in the order of ids; docs/log.md, 2026-11-26). It takes part as it is, named so, and repaired by tokenizers that list their vocabulary in the order of ids.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import time
 import warnings
@@ -99,24 +103,34 @@ def contenders(pair: Pair, settings: Settings) -> list[Generate]:
     made.append(Generate(f"prompt lookup k={lookup}", pair.fresh_target(), prompt_lookup_num_tokens=lookup))
     if pair.drafter is None:
         return made
+    lookaheads = (None, *settings.lookaheads)
     if settings.temperature and not pair.same_vocabulary:
-        # in 5.23 a second drafter with the same tokenizers fails in one process (its translator is cached by tokenizers), so there is one
+        # a second drafter with the same tokenizers fails in one process (its translator is cached by tokenizers), so there is one as it is
         if "tli" not in pair.kept:
-            pair.kept["tli"] = _assisted(pair, settings, None)
-        return [*made, pair.kept["tli"]]
-    return made + [_assisted(pair, settings, k) for k in (None, *settings.lookaheads)]
+            pair.kept["tli"] = _assisted(pair, settings, None, "universal (TLI), not lossless,")
+        ordered = [_assisted(pair, settings, k, "universal (TLI) repaired", ordered=True) for k in lookaheads]
+        return [*made, pair.kept["tli"], *ordered]
+    way = "assisted" if pair.same_vocabulary else "universal (SLEM)"
+    return made + [_assisted(pair, settings, k, way) for k in lookaheads]
 
 
-def _assisted(pair: Pair, settings: Settings, k: int | None) -> Generate:
+def _assisted(pair: Pair, settings: Settings, k: int | None, way: str, *, ordered: bool = False) -> Generate:
     """k tokens in every step; None leaves transformers' own defaults (20 tokens, stop below a confidence of 0.4)."""
     drafter = pair.fresh_drafter()
     if k is not None:
         drafter.generation_config.num_assistant_tokens = k
         drafter.generation_config.num_assistant_tokens_schedule = "constant"
         drafter.generation_config.assistant_confidence_threshold = 0.0
-    shown = "default" if k is None else f"k={k}"
-    if pair.same_vocabulary:
-        return Generate(f"assisted {shown}", pair.fresh_target(), drafter)
-    way = "universal (TLI)" if settings.temperature else "universal (SLEM)"
-    keys = {"tokenizer": pair.tokenizer, "assistant_tokenizer": pair.drafter_tokenizer}
-    return Generate(f"{way} {shown}", pair.fresh_target(), drafter, **keys)
+    keys = {}
+    if not pair.same_vocabulary:
+        keys = {"tokenizer": pair.tokenizer, "assistant_tokenizer": pair.drafter_tokenizer}
+        keys = {name: _in_order_of_ids(tokenizer) for name, tokenizer in keys.items()} if ordered else keys
+    return Generate(f"{way} {'default' if k is None else f'k={k}'}", pair.fresh_target(), drafter, **keys)
+
+
+def _in_order_of_ids(tokenizer: Any) -> Any:
+    """A copy whose vocabulary comes in the order of its ids."""
+    made = copy.deepcopy(tokenizer)
+    get = made.get_vocab
+    made.get_vocab = lambda: dict(sorted(get().items(), key=lambda item: item[1]))
+    return made
