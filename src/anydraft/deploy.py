@@ -117,6 +117,11 @@ class Deployment:
             return {}
         return {"schedule": self.coordinator.name, "executor": self.kind, "k": self._k, "notes": list(self.told)} | self._parallel.spent.as_dict(self.replicas)
 
+    @property
+    def executor(self) -> Any:
+        """Where the workers are; None while there are none."""
+        return None if self._parallel is None else self._parallel.executor
+
     def close(self) -> None:
         """Ends the workers; the next call makes new ones."""
         if self._parallel is not None:

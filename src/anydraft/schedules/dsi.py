@@ -49,6 +49,8 @@ class DSI:
         if isinstance(answer, Scored):
             if not ledger.add_rows(answer.epoch, answer.start, answer.rows):
                 self.tally.stale_answers += 1
+            elif answer.start + len(answer.rows) <= ledger.position:
+                self.tally.wasted_verifications += 1  # others decided all of it
         elif isinstance(answer, Drafted):
             self._drafted(answer)
         elif isinstance(answer, Failed) and answer.worker < 0:
