@@ -3,7 +3,8 @@
     python -m anydraft.bench.never_slower [--pairs 10] [--max-new-tokens 256] [--temperature 0] [--json FILE]
 
 Each pair decodes the same prompt both ways, right after each other and in alternating order, prefill included. Two clocks are reported:
-the wall's, and the process's own, which other programs on a busy machine disturb less. Exit code 1 if a median wall ratio misses the bound.
+the wall's, and the process's own, which other programs on a busy machine disturb less. First of all plain decoding itself is held against a bare
+loop around the model's forward. Exit code 1 if a median wall ratio misses the bound.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def cases() -> tuple[Any, Any, dict[str, Callable[[], Speculator]]]:
             "prompt lookup that finds nothing": speculator(method="prompt_lookup", min_matching_ngram_size=200, max_matching_ngram_size=200),
             "token recycling": speculator(method="token_recycling"),
             "another vocabulary, SLEM": speculator(other, others, method="slem"),
+            "several drafters": speculator([small, other, "prompt_lookup"], [None, others, None]),
+            "several that are no good": speculator([random_weights(small.config), random_weights(_half(target.config)), "token_recycling"]),
         },
     )
 
@@ -67,8 +70,26 @@ def _half(config: Any) -> Any:
     return made
 
 
+class BareLoop:
+    """Greedy decoding with nothing around it: transformers' cache, one forward a token, the largest logit."""
+
+    def __init__(self, model: Any, tokenizer: Any):
+        self.model, self.tokenizer = model, tokenizer
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, max_new_tokens: int, **options: Any) -> list[int]:
+        """New ids; the options are those of greedy requests, and so say nothing here."""
+        ids, cache, found = torch.tensor([self.tokenizer(prompt).input_ids]), None, []
+        while len(found) < max_new_tokens:
+            made = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = made.past_key_values
+            ids = made.logits[:, -1].argmax(-1, keepdim=True)
+            found.append(int(ids))
+        return found
+
+
 def paired(
-    ours: Speculator, plain: Speculator, prompts: list[str], pairs: int, warm: int = 2, **options: Any
+    ours: Any, plain: Any, prompts: list[str], pairs: int, warm: int = 2, **options: Any
 ) -> tuple[list[float], list[float], list[str]]:
     """(wall ratios, process ratios, notes): plain seconds over ours, one of each per pair; above 1 is faster."""
     for prompt in prompts[-warm:]:  # both meet lazy imports, allocators and, ours, its calibration and a first impression of the drafter
@@ -82,7 +103,7 @@ def paired(
             made = (ours if who == "ours" else plain).generate(prompt, seed=turn, **options)
             spent[who] = time.perf_counter() - start[0], time.process_time() - start[1]
             if who == "ours":
-                notes += made.metrics.notes
+                notes += made.metrics.notes + [f"drafted by {name}" for name, held in made.metrics.drafters.items() if held["steps"]]
         wall.append(spent["plain"][0] / spent["ours"][0])
         own.append(spent["plain"][1] / spent["ours"][1])
     return wall, own, notes
@@ -113,13 +134,17 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{torch.get_num_threads()} threads, read bandwidth {bandwidth().read:.1f} GB/s")
     print(f"{given.pairs} pairs of {given.max_new_tokens} tokens, temperature {given.temperature:g}: plain seconds over ours")
     report, failed = {}, []
+    against: dict[str, Any] = {}
+    if given.temperature == 0:  # a bare loop only takes the largest logit
+        bare = "plain decoding, against a bare loop"
+        made, against = {bare: lambda: plain, **made}, {bare: BareLoop(target, tokenizer)}
     for name, build in made.items():
         if given.case and not any(word in name for word in given.case):
             continue
         with torch.inference_mode():
             ours = build()
             ours._settings["control"] = given.control
-            wall, own, notes = paired(ours, plain, prompts, given.pairs, **options)
+            wall, own, notes = paired(ours, against.get(name, plain), prompts, given.pairs, **options)
         low, high = interval(wall)
         why = max(set(notes), key=notes.count) if notes else ""
         clocks = f"wall {median(wall):.3f} [{low:.3f}, {high:.3f}]  process {median(own):.3f}  worst {min(wall):.3f}"

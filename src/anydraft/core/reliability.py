@@ -1,7 +1,9 @@
 """How often a draft token is accepted, given how sure its drafter was: learned as one goes, in a few bins.
 
 The bins stand on the log-odds of the drafter's probability, where models differ most smoothly. Each starts as if it had seen `weight`
-tokens accepted as often as the drafter's own probability says, so an honest drafter is believed at once and a boaster only briefly.
+tokens accepted as often as the drafter's own probability says, so an honest drafter is believed at once and a boaster only briefly. Bins learn slowly,
+each from its own tokens; what is true of all of them, that the text has become easier or that this drafter is too modest (a greedy target agrees with it
+more often than it dares to hope), is learned fast, as one number.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from anydraft.core.records import Draft, Level, Step
 
 EDGES = (-3.0, -1.5, -0.5, 0.5, 1.5, 3.0, 5.0)  # log-odds between bins
 CENTRES = (-4.0, -2.2, -1.0, 0.0, 1.0, 2.2, 4.0, 6.0)
+PACE, KEPT = 0.3, 0.98
+"""Of the drift, per judged token: log-odds for a full surprise, and what is left of the past."""
 
 
 class Reliability:
@@ -30,6 +34,7 @@ class Reliability:
         prior = [1 / (1 + math.exp(-c)) for c in CENTRES]
         self.accepted = [weight * p for p in prior]
         self.seen = [weight] * len(CENTRES)
+        self.drift = 0.0  # log-odds by which the text is easier just now than the counts say
         self._edges = torch.tensor(EDGES)
 
     def bins(self, prob: Tensor) -> Tensor:
@@ -39,7 +44,11 @@ class Reliability:
 
     def rates(self) -> list[float]:
         """Estimated acceptance of each bin."""
-        return [a / n for a, n in zip(self.accepted, self.seen)]
+        return [self._rate(place) for place in range(len(CENTRES))]
+
+    def _rate(self, place: int) -> float:
+        share = min(max(self.accepted[place] / self.seen[place], 0.01), 0.99)
+        return 1 / (1 + (1 - share) / share * math.exp(-self.drift))
 
     def shares(self) -> list[float]:
         """How often tokens fall into each bin, the prior counted evenly."""
@@ -49,10 +58,12 @@ class Reliability:
     def learn(self, bins: Sequence[int], accepted: int) -> None:
         """Of the tokens in these bins the first `accepted` stood and the next, if there is one, was refused; the rest were never judged."""
         for place, found in enumerate(bins[: accepted + 1]):
+            missed = (place < accepted) - self._rate(found)
             self.seen[found] += 1
             self.accepted[found] += place < accepted
+            self.drift = KEPT * self.drift + PACE * missed
 
-    def faded(self, most: float = 20.0) -> Reliability:
+    def faded(self, most: float = 6.0) -> Reliability:
         """A copy in which no bin weighs more than `most` tokens: what was learned, open to a new text."""
         made = Reliability()
         keep = [min(1.0, most / n) for n in self.seen]
@@ -62,13 +73,14 @@ class Reliability:
 
     def export(self) -> dict[str, Any]:
         """Plain types."""
-        return {"accepted": list(self.accepted), "seen": list(self.seen)}
+        return {"accepted": list(self.accepted), "seen": list(self.seen), "drift": self.drift}
 
     @classmethod
     def adopted(cls, held: dict[str, Any]) -> Reliability:
         """The reverse of `export`."""
         made = cls()
         made.accepted, made.seen = list(map(float, held["accepted"])), list(map(float, held["seen"]))
+        made.drift = float(held.get("drift", 0.0))
         return made
 
 

@@ -74,8 +74,8 @@ def record(speculator: Any, prompts: Sequence[str], look: Callable[[Level], Tens
     return recorder.runs
 
 
-def steps(speculator: Any, requests: Sequence[Request], control: Any) -> Iterator[Step]:
-    """The production loop with another control."""
+def steps(speculator: Any, requests: Sequence[Request], control: Any = None) -> Iterator[Step]:
+    """The production loop, with another control if one is given."""
     speculator.reset()
     parts = speculator.parts(any(r.temperature > 0 for r in requests))
     start = Context.start(list(requests), max_length=speculator.target.max_length)
@@ -85,7 +85,7 @@ def steps(speculator: Any, requests: Sequence[Request], control: Any) -> Iterato
         return start if context is None else context if context.size else None
 
     with torch.inference_mode():
-        yield from sequential(speculator.target, parts.drafter, parts.rule, control, Keyed(), refill, stopping)
+        yield from sequential(speculator.target, parts.drafter, parts.rule, control or parts.control, Keyed(), refill, stopping)
 
 
 def fit(net: torch.nn.Module, inputs: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor], *, epochs: int, rate: float) -> float:
