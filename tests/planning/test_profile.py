@@ -4,10 +4,14 @@ import pytest
 import torch
 from toys import V, target
 
+from anydraft import Speculator, zoo
+from anydraft.cli import main
 from anydraft.core.costs import Costs
 from anydraft.core.errors import BadModel, BadOption, WrongPair
 from anydraft.drafters.draft_model import DraftModel
+from anydraft.engine.fingerprint import fingerprint
 from anydraft.engine.table import TableModel
+from anydraft.loading import load
 from anydraft.planning.profile import Profile, costs, timed
 
 
@@ -90,3 +94,34 @@ def test_costs_that_are_none_are_refused():
     for held in ({}, {"draft_s": 1}, {"draft_s": 1, "verify_s": []}, {"draft_s": -1, "verify_s": [[1, 1]]}, {"draft_s": "x", "verify_s": [[1, 1]]}):
         with pytest.raises(BadOption):
             Costs.from_dict(held)
+
+
+def test_a_speculator_believes_a_profile_of_its_models_and_no_other(tmp_path):
+    pair = [load(str(zoo.path(name))) for name in ("target", "draft-bpe")]
+    models = dict(zip(("target", "drafter"), (fingerprint(model) for model, _ in pair)))
+    known = Costs(draft=0.25, verify=((1, 1.0), (9, 1.5)))
+    made = Profile(models, {}, [{"context": 64, "batch": 1, "costs": known.as_dict()}])
+    made.save(tmp_path / "p.json")
+    (target, tokenizer), (drafter, _) = pair
+    ours = Speculator(target, tokenizer, drafter, profile=tmp_path / "p.json")
+    assert [(m.costs, m.measured) for m in ours.parts().control.members] == [(known, known)]
+    both = Speculator(target, tokenizer, [drafter, "prompt_lookup"], profile=made)
+    assert [m.measured for m in both.parts().control.members] == [known, None]
+    with pytest.raises(WrongPair, match="another drafter"):
+        Speculator(target, tokenizer, drafter, profile=Profile(models | {"drafter": "00"}, {}, made.tables))
+
+
+@pytest.mark.parametrize(
+    "arguments, code, says",
+    [
+        (["--control", "disco", "--temperature", "1"], 2, "another temperature"),
+        (["--control", "disco", "--temperature", "1", "--force"], 0, ""),
+        (["--plan", "plan.json", "--method", "tli"], 2, "--plan says"),
+        (["--profile", "missing.json"], 2, "cannot be read as a profile"),
+    ],
+)
+def test_the_command_refuses_what_was_made_for_something_else(arguments, code, says, capsys, recwarn):
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "import os", "--max-new-tokens", "4", *arguments])
+    assert end.value.code == code and says in capsys.readouterr().err
+    assert code or any("another temperature" in str(warning.message) for warning in recwarn)
