@@ -50,7 +50,7 @@ def test_a_plan_and_parallel_schedules_are_benchmarked_and_told(capsys, tmp_path
     main_of(*common, str(tmp_path / "planned"), "--plan", str(tmp_path / "plan.json"))
     told = (tmp_path / "planned/report.html").read_text()
     assert "The plan modelled draft_model (draft-bpe, k = 2) at 1.25 [1.10, 1.50] × plain decoding beforehand; measured here: " in told
-    assert str(tmp_path) not in told and "anydraft draft_model k=2" in told and "tli" not in told
+    assert str(tmp_path) not in told and "anydraft draft_model k=2" in told and "anydraft tli" not in told
     parallel = ["--assistant-model", "draft-bpe", "--method", "draft_model", "--num-assistant-tokens", "2", "--temperature", "0"]
     parallel += ["--schedule", "sequential", "--schedule", "dsi"]
     main_of(*common, str(tmp_path / "parallel"), *parallel)

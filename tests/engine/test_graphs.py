@@ -1,5 +1,7 @@
 """A recording gives the very bits of the model it was made from, and steps aside wherever it might not."""
 
+import gc
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -127,3 +129,16 @@ def test_what_changes_with_the_length_is_never_recorded(changes):
 
 def test_an_architecture_with_experts_is_not_among_them():
     assert not {"mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"} & graphs.RECORDED
+
+
+def test_a_recording_dies_with_its_model():
+    """torch keeps traced functions for ever; the weights must not stay with them."""
+    model = tiny()
+    engine = TransformersModel(model)
+    steps(engine, 20)
+    assert engine._recorder._recordings
+    storage = model.lm_head.weight.untyped_storage()
+    held = torch._C._storage_Use_Count(storage._cdata)
+    del model, engine
+    gc.collect()
+    assert torch._C._storage_Use_Count(storage._cdata) < held and torch._C._storage_Use_Count(storage._cdata) == 1

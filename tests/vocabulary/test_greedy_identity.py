@@ -67,7 +67,7 @@ def test_greedy_identity(models, monkeypatch, number, pair):
         warnings.simplefilter("ignore")
         held = Pair(t, big.config.vocab_size, d, small.config.vocab_size)
         assert held.aligner.intersection.size  # read once for all methods: only the maps are shared, and they hold no state
-    monkeypatch.setattr("anydraft.speculator.Pair", lambda *sizes: held)
+    monkeypatch.setattr("anydraft.pairing.Pair", lambda *sizes: held)
     want = models.plain(target, wide)
     for method in METHODS:
         try:

@@ -152,12 +152,22 @@ class Recorder:
                 p.requires_grad_(False)
             with warnings.catch_warnings(), self.products:
                 warnings.simplefilter("ignore")
-                self._recordings[arguments[2].ndim] = torch.jit.trace(forward, arguments, check_trace=False, strict=False)
+                self._recordings[arguments[2].ndim] = _own(torch.jit.trace(forward, arguments, check_trace=False, strict=False))
         except Exception:  # whatever a model trips over while it is recorded, it still runs as it is
             self._stamp = None
         finally:
             for p in trainable:
                 p.requires_grad_(True)
+
+
+def _own(traced: Any) -> Any:
+    """The same function in a compilation unit of its own: torch keeps every traced function, and with it the weights, until the process ends."""
+    held = traced.graph
+    made = torch._C._create_function_from_graph("forward", held.copy())
+    for place in reversed(range(len(list(held.outputs())))):
+        held.eraseOutput(place)
+    torch._C._jit_pass_dce_allow_deleting_nodes_with_side_effects(held)
+    return made
 
 
 def _decides_nothing(model: Any) -> bool:
