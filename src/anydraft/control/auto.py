@@ -34,6 +34,7 @@ of what was saved that may be risked again."""
 
 FIRST, LAST = 16, 256  # steps after which a drafter that was passed over is tried again: at first, and at most
 CLUES = 3  # what a drafter can tell of its next draft counts up to here
+LEAST = 0.5  # plain steps that a trial costs at least
 WORTH = 1.02  # speed-up below which even a perfect drafter is left alone
 
 
@@ -56,6 +57,7 @@ class _Known:
     spent: float = 0.0  # on them, in plain steps
     read: int = 0  # ids that it has read
     stop: float | None = None  # the chance of standing below which its drafts end
+    stopped: int = 0  # steps when that was last decided
     asks: bool = True  # whether it asks after each level
     idle: int = 0  # steps since it was last chosen, or could have been
     wait: int = FIRST  # of them until it is tried again
@@ -153,7 +155,7 @@ class Auto:
         if self._clock.wants_plain(context, [m.measured is not None for m in self.members]):
             return Size(depth=none, nodes=none)
         for b, state in enumerate(states):
-            if not state.on and state.balance >= self._least_price(state, context, b, costs):
+            if not state.on and state.balance >= LEAST and state.balance >= self._least_price(state, context, b, costs):
                 state.on = True
                 state.notes.append(f"speculation tried again after {int(context.length[b]) - len(context.requests[b].prompt)} tokens")
         if not any(state.on for state in states):
@@ -235,7 +237,8 @@ class Auto:
 
     def _stop(self, state: _State, costs: Costs, batch: int) -> float:
         known = state.known[state.pick]
-        if known.stop is None or known.steps % 4 == 0:
+        if known.stop is None or known.steps >= known.stopped + 4:
+            known.stopped = known.steps
             pace = (8 + state.tokens) / (8 + state.spent)
             rates, shares = np.array(known.reliability.rates()), np.array(known.reliability.shares())
             known.stop = threshold(pace * costs.more(3, batch) / costs.step(0, batch), rates, shares)
@@ -244,7 +247,7 @@ class Auto:
     def _price(self, state: _State, m: int, context: Context, b: int, costs: Costs) -> float:
         """Plain steps that trying once would cost if nothing stood: what the drafter must read, and one short draft."""
         behind = max(0, int(context.length[b]) - state.known[m].read)
-        return 0.5 + (behind * costs.read + 2 * costs.draft + costs.start) / costs.step(0)
+        return LEAST + (behind * costs.read + 2 * costs.draft + costs.start) / costs.step(0)
 
     def _least_price(self, state: _State, context: Context, b: int, costs: list[Costs]) -> float:
         worth = [m for m, cost in enumerate(costs) if _ceiling(cost, self.most) >= WORTH] or range(len(costs))
