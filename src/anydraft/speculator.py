@@ -257,15 +257,15 @@ class Speculator:
             return parts
         wanted, members = parameters(type(parts.control)), getattr(parts.drafter, "drafters", None)
         apart = [(c.assistant, c.method, members[c.name]) for c in self._choices(sampled)[0]] if members else None
+        batch = min(len(requests), self.max_batch_size or len(requests))
         lacking = [
             (assistant.pace, method, drafter)
             for assistant, method, drafter in apart or [(self.assistants[0], parts.method, parts.drafter)]
-            if not assistant.pace.text_only and assistant.pace.lacks(wanted, method)  # a text drafter may be slow, and somebody's bill
+            if not assistant.pace.text_only and assistant.pace.lacks(wanted, method, batch)  # a text drafter may be slow, and somebody's bill
         ]
         for pace, method, drafter in lacking:
             self.reset()
-            verify = next((costs.verify for a in self.assistants for costs in a.pace.measured.values()), None)
-            pace.measure(method, self.target, drafter, requests[0].prompt, verify)
+            pace.measure(method, self.target, drafter, parts.rule, [request.prompt for request in requests[:batch]])
         if not lacking:
             return parts
         self.reset()

@@ -141,7 +141,32 @@ def test_without_measured_costs_the_first_greedy_steps_are_plain_and_their_token
     ledger = Ledger(auto, CHEAP)
     output = run((target(), drafter(), Match(), ledger), [request], Keyed())[0]
     assert ledger.sizes[:3] == [0, 0, 0] and len(output) == 30
-    assert auto._clock.costs(1, [Costs.assumed()])[0].measured
+    assert 0 < auto._clock.costs(1, "", Costs.assumed()).step(0) < 0.5  # seconds, and no longer plain steps
+
+
+IN_FOUR = Costs(draft=0.4, verify=((4, 1.0), (20, 1.8)))
+
+
+@pytest.mark.parametrize("drafting, bound", [(lambda v: worthless(v), 1.04), (lambda v: perfect(v), 0.8)])
+def test_a_greedy_batch_shares_its_time_and_one_account(drafting, bound):
+    """A level that one row drafts is time that all four spend, so a worthless drafter is switched off for all of them at once."""
+    big, spent, plain, rows_on = TableModel(50, seed=1, spread=3.0, window=2), [], [], []
+    auto = Auto(4, 8, costs=CHEAP, measured={4: IN_FOUR})
+
+    class Booked(Ledger):
+        def keep(self, step):
+            batch, k = step.before.size, step.draft.nodes
+            if batch == 4:  # the last rows, alone, have other costs
+                spent.append(IN_FOUR.v(1 + k, 4) + step.draft.levels * IN_FOUR.draft)
+                plain.append(float(step.emitted.float().mean()))
+            self.auto.keep(step)
+            rows_on.append({self.auto._memory.of(step.before, b).on for b in range(batch)})
+
+    requests = [ask(200, prompt=(0, s), seed=s, temperature=0.0) for s in range(4)]
+    made = run((big, drafting(50), Match(), Booked(auto, IN_FOUR)), requests, Keyed())
+    assert made == [run((big, drafting(50), Match(), Auto(4, 8)), [request], Keyed())[0] for request in requests]
+    assert sum(spent) / sum(plain) < bound
+    assert all(len(on) == 1 for on in rows_on)
 
 
 def test_the_account_never_holds_more_than_it_may():

@@ -104,9 +104,9 @@ def test_a_speculator_believes_a_profile_of_its_models_and_no_other(tmp_path):
     made.save(tmp_path / "p.json")
     (target, tokenizer), (drafter, _) = pair
     ours = Speculator(target, tokenizer, drafter, profile=tmp_path / "p.json")
-    assert [(m.costs, m.measured) for m in ours.parts().control.members] == [(known, known)]
+    assert [(m.costs, m.measured) for m in ours.parts().control.members] == [(known, {1: known})]
     both = Speculator(target, tokenizer, [drafter, "prompt_lookup"], profile=made)
-    assert [m.measured for m in both.parts().control.members] == [known, None]
+    assert [m.measured for m in both.parts().control.members] == [{1: known}, None]
     with pytest.raises(WrongPair, match="another drafter"):
         Speculator(target, tokenizer, drafter, profile=Profile(models | {"drafter": "00"}, {}, made.tables))
 

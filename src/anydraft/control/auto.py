@@ -4,14 +4,15 @@ Source:   our own: the value of further drafts as in `survival`, under an accoun
 State:    per request: acceptance by the drafter's probability and by depth, of each drafter, and the account; nothing on the drafters
 Cost:     one bucket look-up per drafted token, some scalars a step; switched off, two comparisons a step and no prefill of a drafter
 Differs:  a request at a temperature is decided by frozen costs and its own steps: its tokens depend on neither clock nor neighbours;
-          greedy requests, whose tokens cannot change, also use the clock, the batch, and what earlier requests found out
+          greedy requests, whose tokens cannot change, also use the clock and what earlier requests found out, and a batch of them has one account:
+          a level that one row drafts is time that all of them spend
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,16 +26,17 @@ from anydraft.core.lookahead import threshold
 from anydraft.core.memory import Memory
 from anydraft.core.records import Context, Level, Request, Size, Step
 from anydraft.core.reliability import Reliability, watched
-from anydraft.core.track import Track
+from anydraft.core.track import FIRST, Known
 from anydraft.core.tree import reaches
 
 START, TRIAL, RATE, MOST, SHARE = 2.0, 1.5, 0.008, 6.0, 0.2
 """The account, in plain steps: its start, the least start after a request that lost, its gain per token, its ceiling, and the share
 of what was saved that may be risked again."""
 
-FIRST, LAST = 16, 256  # steps after which a drafter that was passed over is tried again: at first, and at most
+LAST = 256  # steps after which a drafter that was passed over is tried again, at most; FIRST: at first
 CLUES = 3  # what a drafter can tell of its next draft counts up to here
 LEAST = 0.5  # plain steps that a trial costs at least
+DUST = 0.05  # chance of standing below which a row of a shared batch stops drafting in any case
 WORTH = 1.02  # speed-up below which even a perfect drafter is left alone
 
 
@@ -43,48 +45,12 @@ class Experience:
     """What earlier greedy requests found out about the drafters; the caller keeps it from one call to the next."""
 
     balance: float | None = None  # the account at the end of the last request, None before the first
-    learned: dict[str, _Known] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known about one drafter."""
-
-    reliability: Reliability = field(default_factory=Reliability)
-    tracks: dict[int, Track] = field(default_factory=dict)  # by clue
-    steps: int = 0  # with a draft of this drafter
-    tokens: float = 0.0  # that these emitted
-    spent: float = 0.0  # on them, in plain steps
-    read: int = 0  # ids that it has read
-    stop: float | None = None  # the chance of standing below which its drafts end
-    stopped: int = 0  # steps when that was last decided
-    asks: bool = True  # whether it asks after each level
-    idle: int = 0  # steps since it was last chosen, or could have been
-    wait: int = FIRST  # of them until it is tried again
-
-    def track(self, clue: int) -> Track:
-        return self.tracks.setdefault(clue, Track())
-
-    def faded(self) -> _Known:
-        """What is worth knowing in another text."""
-        return _Known(self.reliability.faded(), {clue: track.faded() for clue, track in self.tracks.items()}, asks=self.asks)
-
-    def export(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "idle", "wait")}
-        tracks = {str(clue): track.export() for clue, track in self.tracks.items()}
-        return {"reliability": self.reliability.export(), "tracks": tracks, **plain}
-
-    @classmethod
-    def adopted(cls, held: dict[str, Any]) -> _Known:
-        """The reverse of `export`; a drafter elsewhere has read nothing yet."""
-        tracks = {int(clue): Track.adopted(track) for clue, track in held["tracks"].items()}
-        plain = {name: value for name, value in held.items() if name not in ("reliability", "tracks")}
-        return cls(Reliability.adopted(held["reliability"]), tracks, **plain)
+    learned: dict[str, Known] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _State:
-    known: list[_Known]
+    known: list[Known]
     balance: float = START  # plain steps that speculation may still lose
     saved: float = 0.0  # plain steps that speculation has saved, less those that it has lost
     tokens: float = 0.0
@@ -96,13 +62,21 @@ class _State:
     clue: int = CLUES  # and what it told of its draft
     notes: list[str] = field(default_factory=list)
 
+    def gain(self, emitted: int, spent: float, reading: float = 0.0) -> None:
+        """Books a step: tokens, and what it and the reading before it took, in plain steps."""
+        self.saved += emitted - spent - reading
+        self.balance += emitted - spent - reading
+        self.tokens += emitted
+        self.spent += spent
+
 
 class Auto:
     """Args:
     num_assistant_tokens: nodes of a tree, and what a drafter that copies is first asked for.
     max_assistant_tokens: where a chain ends anyway.
     costs: frozen, for requests at a temperature; None assumes.
-    measured: on this machine, for greedy requests; None: they measure on the way.
+    measured: on this machine, for greedy requests, by batch size if there are several.
+    clock: corrects what was measured by what steps take; None: measured costs are believed, and without them a clock is made.
     experience: shared between the calls of one pair; greedy requests read and write it.
     members: several drafters to choose from, with costs of their own; None: there is one.
     """
@@ -114,34 +88,36 @@ class Auto:
         num_assistant_tokens: int = 10,
         max_assistant_tokens: int = 16,
         costs: Costs | None = None,
-        measured: Costs | None = None,
+        measured: Costs | Mapping[int, Costs] | None = None,
+        clock: Clock | None = None,
         experience: Experience | None = None,
         members: Sequence[Member] | None = None,
     ):
         self.nodes, self.most, self.experience = num_assistant_tokens, max_assistant_tokens, experience or Experience()
         self.members = list(members or [Member("", costs or Costs.assumed(), measured)])
-        self._clock = Clock(len(self.members))
-        self._memory: Memory[_State] = Memory(lambda: _State([_Known() for _ in self.members]))
+        self._measured = [{1: m.measured} if isinstance(m.measured, Costs) else m.measured for m in self.members]
+        self._clock = clock if clock is not None or all(self._measured) else Clock()
+        self._memory: Memory[_State] = Memory(lambda: _State([Known() for _ in self.members]))
         self._levels: list[Level] = []
         self._trees = [member.tree for member in self.members]
 
     def open(self, context: Context) -> None:
         """Decides before a drafter's prefill whether a new request starts with speculation."""
-        costs, _ = self._costs(context)
+        costs, batch = self._costs(context)
         for b in range(context.size):
             if int(context.step[b]) == 0:
-                self._begin(self._memory.of(context, b), context, b, costs)
+                self._begin(self._memory.of(context, b), context, b, costs, batch)
 
-    def _begin(self, state: _State, context: Context, b: int, costs: list[Costs]) -> None:
+    def _begin(self, state: _State, context: Context, b: int, costs: list[Costs], batch: int) -> None:
         if context.requests[b].temperature == 0 and self.experience.balance is not None:
             state.balance = max(self.experience.balance, TRIAL)
             learned = self.experience.learned
-            state.known = [learned[m.name].faded() if m.name in learned else _Known() for m in self.members]
-        if max(_ceiling(cost, self.most) for cost in costs) < WORTH:
+            state.known = [learned[m.name].faded() if m.name in learned else Known() for m in self.members]
+        if max(_ceiling(cost, self.most, batch) for cost in costs) < WORTH:
             state.balance = -math.inf
             state.on = False
             state.notes.append("speculation off: even if every draft token stood, drafting would take longer than it saves")
-        elif state.balance < self._least_price(state, context, b, costs):
+        elif state.balance < self._least_price(state, context, b, costs, batch):
             state.on = False
             state.notes.append("speculation off from the start: earlier requests lost time with this drafter, or its prefill costs too much")
 
@@ -152,43 +128,45 @@ class Auto:
         states = self._memory.rows(context)
         for state in states:
             state.wished = False
-        if self._clock.wants_plain(context, [m.measured is not None for m in self.members]):
+        drafting = any(state.on for state in states)
+        if drafting and self._clock is not None and _greedy(context) and self._clock.wants_plain(context.size, all(self._measured)):
             return Size(depth=none, nodes=none)
         for b, state in enumerate(states):
-            if not state.on and state.balance >= LEAST and state.balance >= self._least_price(state, context, b, costs):
-                state.on = True
+            if not state.on and state.balance >= LEAST and state.balance >= self._least_price(state, context, b, costs, batch):
+                state.on = drafting = True
                 state.notes.append(f"speculation tried again after {int(context.length[b]) - len(context.requests[b].prompt)} tokens")
-        if not any(state.on for state in states):
+        if not drafting:
             return Size(depth=none, nodes=none)
-        self._choose(states, context, costs)
+        self._choose(states, context, costs, batch)
         depth = torch.tensor([self._depth(state, costs[state.pick], batch) if state.on else 0 for state in states])
         for state, k in zip(states, depth.tolist()):
             state.wished = k > 0
         nodes = torch.tensor([self.nodes if self._trees[state.pick] else int(k) for state, k in zip(states, depth)])
         picks = torch.tensor([state.pick for state in states]) if len(self.members) > 1 else None
-        return Size(depth=depth, nodes=nodes.masked_fill(depth == 0, 0), go_on=self._asking(states, costs, batch), drafter=picks)
+        return Size(depth=depth, nodes=nodes.masked_fill(depth == 0, 0), go_on=self._asking(states, costs, batch, _shared(context)), drafter=picks)
 
     # -- who drafts --------------------------------------------------------------------------------------------------
 
-    def _choose(self, states: list[_State], context: Context, costs: list[Costs]) -> None:
+    def _choose(self, states: list[_State], context: Context, costs: list[Costs], batch: int) -> None:
         if len(self.members) == 1:
             return
         looks = [None if m.look is None else m.look(context).clamp_max(CLUES).tolist() for m in self.members]
         for b, state in enumerate(states):
             if state.on:
                 clues = [CLUES if seen is None else seen[b] for seen in looks]
-                state.pick = self._pick(state, clues, context, b, costs)
+                state.pick = self._pick(state, clues, context, b, costs, batch)
                 state.clue = clues[state.pick]
 
-    def _pick(self, state: _State, clues: list[int], context: Context, b: int, costs: list[Costs]) -> int:
+    def _pick(self, state: _State, clues: list[int], context: Context, b: int, costs: list[Costs], batch: int) -> int:
         """The drafter with the most expected tokens per plain step, or one that was passed over for long enough."""
+        price = [self._price(state, m, context, b, cost, batch) for m, cost in enumerate(costs)]
         able = [
             m for m, cost in enumerate(costs)
-            if clues[m] == 0 or (_ceiling(cost, self.most) >= WORTH and (state.known[m].read or self._price(state, m, context, b, cost) <= state.balance))
+            if clues[m] == 0 or (_ceiling(cost, self.most, batch) >= WORTH and (state.known[m].read or price[m] <= state.balance))
         ]  # fmt: skip
-        worth = {m: self._worth(state.known[m], clues[m], int(context.length[b]), costs[m]) for m in able}
+        worth = {m: self._worth(state.known[m], clues[m], int(context.length[b]), costs[m], batch) for m in able}
         if not able:
-            return min(range(len(costs)), key=lambda m: self._price(state, m, context, b, costs[m]))
+            return price.index(min(price))
         best = max(able, key=worth.__getitem__)
         late = [m for m in able if m != best and clues[m] and state.known[m].idle + 1 >= state.known[m].wait]
         for m in able:
@@ -201,12 +179,12 @@ class Auto:
         state.known[best].idle = 0
         return best
 
-    def _worth(self, known: _Known, clue: int, length: int, costs: Costs) -> float:
+    def _worth(self, known: Known, clue: int, length: int, costs: Costs, batch: int) -> float:
         """Expected tokens over expected plain steps of a draft; 1 for one that is known to be empty."""
         if clue == 0:
             return 1.0
         behind = max(0, length - known.read - 1) if known.read else 0  # a first reading is an investment, and has a price of its own
-        return known.track(clue).worth(costs, behind, self.most)
+        return known.track(clue).worth(costs, behind, self.most, batch)
 
     # -- how far -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +197,7 @@ class Auto:
             return self.most
         return max(1, costs.best(known.track(state.clue).curve(max(self.nodes, self.most)), batch)[0])
 
-    def _asking(self, states: list[_State], costs: list[Costs], batch: int):
+    def _asking(self, states: list[_State], costs: list[Costs], batch: int, shared: bool):
         stops = torch.tensor([self._stop(state, costs[state.pick], batch) for state in states])
         rates = torch.tensor([state.known[state.pick].reliability.rates() for state in states])
         levels = self._levels = []
@@ -230,7 +208,10 @@ class Auto:
             levels.append(level)
             bins = states[0].known[0].reliability.bins(level.prob)
             lower = chance * rates.gather(1, bins[:, None]).squeeze(1)
-            chance = torch.where(level.live.cpu(), lower, chance)  # other rows may ask another drafter
+            live = level.live.cpu()
+            chance = torch.where(live, lower, chance)  # other rows may ask another drafter
+            if shared:  # one more level is everybody's time: it must be worth it to all rows together
+                return (chance >= DUST).logical_and((chance * live).mean() >= (stops * live).sum() / live.sum().clamp_min(1))
             return chance >= stops
 
         return go_on
@@ -244,14 +225,14 @@ class Auto:
             known.stop = threshold(pace * costs.more(3, batch) / costs.step(0, batch), rates, shares)
         return known.stop
 
-    def _price(self, state: _State, m: int, context: Context, b: int, costs: Costs) -> float:
+    def _price(self, state: _State, m: int, context: Context, b: int, costs: Costs, batch: int) -> float:
         """Plain steps that trying once would cost if nothing stood: what the drafter must read, and one short draft."""
         behind = max(0, int(context.length[b]) - state.known[m].read)
-        return LEAST + (behind * costs.read + 2 * costs.draft + costs.start) / costs.step(0)
+        return LEAST + (behind * costs.read + 2 * costs.draft + costs.start) / costs.step(0, batch)
 
-    def _least_price(self, state: _State, context: Context, b: int, costs: list[Costs]) -> float:
-        worth = [m for m, cost in enumerate(costs) if _ceiling(cost, self.most) >= WORTH] or range(len(costs))
-        return min(self._price(state, m, context, b, costs[m]) for m in worth)
+    def _least_price(self, state: _State, context: Context, b: int, costs: list[Costs], batch: int) -> float:
+        worth = [m for m, cost in enumerate(costs) if _ceiling(cost, self.most, batch) >= WORTH] or range(len(costs))
+        return min(self._price(state, m, context, b, costs[m], batch) for m in worth)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -259,61 +240,83 @@ class Auto:
         """Books what each row's draft brought and cost, and learns which tokens stood."""
         context, draft = step.before, step.draft
         states = self._memory.rows(context)
-        self._clock.keep(step, [state.pick for state in states])
         costs, batch = self._costs(context)
+        if self._clock is not None:
+            self._clock.keep(step, [self.members[state.pick].name for state in states])
         reach, drafted = reaches(draft), draft.live.sum(1).tolist() if draft.nodes else [0] * context.size
         if len(self.members) == 1 and draft.nodes:
             self._trees = [not draft.chain]
         bins = [Reliability().bins(level.prob).tolist() for level in self._levels]
+        asked = [sum(bool(level.live[b]) for level in self._levels) for b in range(context.size)]
+        levels = [max(pair) for pair in zip(reach, asked)]
+        spent = self._spent(step, states, levels, drafted, costs, batch)
         for b, state in enumerate(states):
             emitted = int(step.emitted[b])
             state.steps += 1
             state.balance = min(state.balance + RATE * emitted, MOST + SHARE * max(0.0, state.saved))
-            asked = sum(bool(level.live[b]) for level in self._levels)
-            if reach[b] or asked:
+            if levels[b]:
                 known = state.known[state.pick]
-                known.asks = bool(asked) or (known.asks and reach[b] == 1)  # nobody is asked about a draft of one token
-                self._book(state, context, b, emitted, costs[state.pick], batch, max(reach[b], asked), drafted[b])
+                known.asks = bool(asked[b]) or (known.asks and reach[b] == 1)  # nobody is asked about a draft of one token
+                behind = max(0, int(context.length[b]) - known.read - 1)
+                self._book(state, emitted, spent[b], behind * costs[state.pick].read / costs[state.pick].step(0, batch))
+                known.read = int(context.length[b]) + levels[b]
                 known.track(state.clue).learn(len(step.path[b]), reach[b])
                 if bins:
                     known.reliability.learn([bins[i][b] for i in watched(self._levels, step, b)], len(step.path[b]))
             else:
-                state.tokens += emitted
-                state.spent += 1.0
+                state.gain(emitted, spent[b])
                 if state.wished:  # and nothing came
-                    state.known[state.pick].track(state.clue).book(emitted, 1.0)
-            if step.finish[b] is not None and context.requests[b].temperature == 0:
-                self.experience.balance = min(state.balance, START) if state.saved <= 0 else max(START, min(state.balance, MOST))
-                self.experience.learned |= {m.name: known for m, known in zip(self.members, state.known)}
+                    state.known[state.pick].track(state.clue).book(emitted, spent[b])
         self._levels = []
+        self._settle(step, states)
 
-    def _book(self, state: _State, context: Context, b: int, emitted: int, costs: Costs, batch: int, levels: int, nodes: int) -> None:
-        plain, known, length = costs.step(0, batch), state.known[state.pick], int(context.length[b])
-        spent = (costs.v(1 + nodes, batch) + costs.start + levels * costs.draft) / plain
-        gain = emitted - spent - max(0, length - known.read - 1) * costs.read / plain
-        known.read = length + levels
+    def _spent(self, step: Step, states: list[_State], levels: list[int], drafted: list[int], costs: list[Costs], batch: int) -> list[float]:
+        """Plain steps that this step took, for each row: its own draft's, or, where a batch shares its time, what the whole of it took."""
+        if not step.draft.nodes and not any(levels):
+            return [1.0] * len(states)
+        if not _shared(step.before):
+            own = [(costs[state.pick], n, k) for state, n, k in zip(states, drafted, levels)]
+            return [(c.v(1 + n, batch) + c.start + k * c.draft) / c.step(0, batch) if k else 1.0 for c, n, k in own]
+        deepest = {m: max(k for state, k in zip(states, levels) if state.pick == m) for m in {state.pick for state in states}}
+        drafting = sum(costs[m].start + k * costs[m].draft for m, k in deepest.items() if k)
+        first = costs[states[0].pick]
+        return [(first.v(1 + step.draft.nodes, batch) + drafting) / first.step(0, batch)] * len(states)
+
+    def _book(self, state: _State, emitted: int, spent: float, reading: float) -> None:
+        known = state.known[state.pick]
         known.steps += 1
         known.tokens += emitted
         known.spent += spent
         known.track(state.clue).book(emitted, spent)
-        state.saved += gain
-        state.balance += gain
-        state.tokens += emitted
-        state.spent += spent
-        if state.on and state.balance <= 0:
-            state.on = False
-            done = length + emitted - len(context.requests[b].prompt)
-            pace = f"pace {state.tokens / state.spent:.2f} of plain decoding"
-            state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps ({pace})")
+        state.gain(emitted, spent, reading)
+
+    def _settle(self, step: Step, states: list[_State]) -> None:
+        """Rows that share their time share their gains; an account that is used up switches speculation off; requests that end leave what they learned."""
+        context = step.before
+        if _shared(context):
+            held = [state for state in states if state.balance > -math.inf]
+            for name in ("balance", "saved"):
+                mean = sum(getattr(state, name) for state in held) / max(1, len(held))
+                for state in held:
+                    setattr(state, name, mean)
+        for b, state in enumerate(states):
+            if state.on and state.balance <= 0:
+                state.on = False
+                done = int(context.length[b]) + int(step.emitted[b]) - len(context.requests[b].prompt)
+                pace = f"pace {state.tokens / state.spent:.2f} of plain decoding"
+                state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps ({pace})")
+            if step.finish[b] is not None and context.requests[b].temperature == 0:
+                self.experience.balance = min(state.balance, START) if state.saved <= 0 else max(START, min(state.balance, MOST))
+                self.experience.learned |= {m.name: known for m, known in zip(self.members, state.known)}
 
     def _costs(self, context: Context) -> tuple[list[Costs], int]:
         """The costs to decide by, and the batch they are for: what is sampled sees neither the clock nor its neighbours."""
-        frozen = [m.costs for m in self.members]
-        if any(request.temperature > 0 for request in context.requests):
-            return frozen, 1
-        if all(m.measured is not None for m in self.members):
-            return [m.measured or m.costs for m in self.members], context.size
-        return self._clock.costs(context.size, [m.measured or m.costs for m in self.members]), 1  # what the clock saw is the batch's time
+        if not _greedy(context):
+            return [m.costs for m in self.members], 1
+        said = [_nearest(found, context.size) if found else m.costs for m, found in zip(self.members, self._measured)]
+        if self._clock is not None:
+            said = [self._clock.costs(context.size, m.name, costs) for m, costs in zip(self.members, said)]
+        return said, context.size
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
@@ -343,13 +346,26 @@ class Auto:
     def adopt(self, request: Request, held: dict[str, Any]) -> None:
         """Goes on with what `export` gave elsewhere; the drafters there have read nothing yet."""
         plain = {name: value for name, value in held.items() if name != "known"}
-        self._memory.adopt(request, _State([_Known.adopted(known) for known in held["known"]], **plain))
+        self._memory.adopt(request, _State([Known.adopted(known) for known in held["known"]], **plain))
+
+
+def _greedy(context: Context) -> bool:
+    return all(request.temperature == 0 for request in context.requests)
+
+
+def _shared(context: Context) -> bool:
+    """Whether rows may look at each other, and there are others: they share their time."""
+    return context.size > 1 and _greedy(context)
+
+
+def _nearest(measured: Mapping[int, Costs], size: int) -> Costs:
+    return measured[min(measured, key=lambda batch: abs(math.log(batch / size)))]
 
 
 @functools.lru_cache(maxsize=256)
-def _ceiling(costs: Costs, most: int) -> float:
+def _ceiling(costs: Costs, most: int, batch: int) -> float:
     """The best speed-up there could be: every draft token stands."""
-    return max(((k + 1) / costs.step(k) for k in range(1, most + 1)), default=0.0) * costs.step(0)
+    return max(((k + 1) / costs.step(k, batch) for k in range(1, most + 1)), default=0.0) * costs.step(0, batch)
 
 
 __all__ = ["Auto", "Experience"]

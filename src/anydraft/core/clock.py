@@ -1,4 +1,9 @@
-"""Seconds of one call's steps, for greedy requests whose costs nobody has measured: plain steps at first and now and then, their tokens kept."""
+"""What steps really take, against what was said beforehand: for greedy requests, whose tokens no clock can change.
+
+Costs that were measured once, or estimated, keep their shape and get three factors: for a plain step, for a step with a draft beside its drafting, and
+for the drafting. Each is a median of the last steps, so a program that takes the machine for a moment changes none of them. Plain steps are needed for
+the first; where speculation never pauses one is asked for now and then, and its token is kept.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +11,92 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
 from anydraft.core.costs import Costs
-from anydraft.core.records import Context, Step
+from anydraft.core.records import Step
 
-FIRST, EVERY, KEPT = 3, 64, 16
-"""Plain steps at the start; steps between two later ones; how many of the last steps are remembered."""
+FIRST, SOON, EVERY = 3, 8, 64
+"""Plain steps at the start where nothing is known; steps with drafts until the first probe where something is; and between two later ones."""
+
+ENOUGH, KEPT, RENEWED = 3, 16, 8
+"""Steps of a kind before they count; how many of the last are remembered; steps after which factors are computed anew."""
 
 
-def _last() -> deque:
-    return deque(maxlen=KEPT)
+class _Seen(NamedTuple):
+    draft: float  # seconds
+    rest: float
+    levels: int
+    nodes: int
 
 
 @dataclass(slots=True)
-class _Drafts:
-    seconds: deque[float] = field(default_factory=_last)  # of a level
-    verify: deque[tuple[int, float]] = field(default_factory=_last)
+class _Batch:
+    """The last steps of one batch size."""
+
+    plain: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    drafts: dict[str, deque[_Seen]] = field(default_factory=dict)  # by drafter
+    made: dict[str, tuple[Costs, Costs]] = field(default_factory=dict)  # (what was said, what is true) by drafter
+    steps: int = 0
 
 
 class Clock:
-    """Args: drafters, how many there are to choose from."""
+    """The steps of one pair of models, of one call or of many."""
 
-    def __init__(self, drafters: int = 1) -> None:
-        self.drafters, self.size = drafters, 0
-        self._clear()
+    def __init__(self) -> None:
+        self._batches: dict[int, _Batch] = {}
+        self._since = 0  # steps with drafts since the last plain one
 
-    def _clear(self) -> None:
-        self.plain: deque[float] = _last()
-        self.drafts = [_Drafts() for _ in range(self.drafters)]
-        self.since = 0  # steps since the last plain one
+    def wants_plain(self, size: int, known: bool) -> bool:
+        """Whether the next step of a batch should be a probe of plain decoding. known: whether costs were measured before."""
+        if not known and all(len(batch.plain) < FIRST for batch in self._batches.values()):
+            return True
+        seen = self._batches.get(size)
+        return self._since >= (EVERY if seen is not None and len(seen.plain) >= ENOUGH else SOON)
 
-    def wants_plain(self, context: Context, known: Sequence[bool]) -> bool:
-        """Whether the next step should be a probe of plain decoding. known: whether each drafter's costs are."""
-        if all(known) or any(r.temperature > 0 for r in context.requests):
-            return False
-        return len(self.plain) < FIRST or self.since >= EVERY
-
-    def keep(self, step: Step, picks: Sequence[int]) -> None:
-        """Takes in one step's times; picks: the drafter of each row."""
-        if step.before.size != self.size:  # another batch, other times
-            self._clear()
-            self.size = step.before.size
-        self.since = self.since + 1 if step.draft.nodes else 0
+    def keep(self, step: Step, drafters: Sequence[str]) -> None:
+        """Takes in one step's times; drafters: of each row."""
+        seen = self._batches.setdefault(step.before.size, _Batch())
+        rest = step.seconds.verify + step.seconds.other
+        self._since = self._since + 1 if step.draft.nodes else 0
         if not step.draft.nodes:
-            self.plain.append(step.seconds.verify)
-        elif len(set(picks)) == 1:  # a step that several drafters shared says nothing about any
-            drafts = self.drafts[picks[0]]
-            drafts.seconds.append(step.seconds.draft / max(1, step.draft.levels))
-            drafts.verify.append((1 + step.draft.nodes, step.seconds.verify))
+            seen.plain.append(rest)
+        elif len(set(drafters)) == 1:  # a step that several drafters shared says nothing about any
+            of = seen.drafts.setdefault(drafters[0], deque(maxlen=KEPT))
+            of.append(_Seen(step.seconds.draft, rest, max(1, step.draft.levels), step.draft.nodes))
+        seen.steps += 1
+        if seen.steps % RENEWED == 0 or seen.steps <= 2 * FIRST:
+            seen.made.clear()
 
-    def costs(self, size: int, otherwise: Sequence[Costs]) -> list[Costs]:
-        """Medians by drafter; what was given where there is not enough to go by."""
-        return [self._costs(size, drafts) or given for drafts, given in zip(self.drafts, otherwise)]
+    def costs(self, size: int, drafter: str, said: Costs) -> Costs:
+        """What was said of a drafter's steps in a batch of this size, corrected by what they took."""
+        seen = self._batches.get(size)
+        if seen is None:
+            return said
+        held = seen.made.get(drafter)
+        if held is None or held[0] is not said:
+            held = seen.made[drafter] = (said, _corrected(said, size, seen.plain, seen.drafts.get(drafter, ())))
+        return held[1]
 
-    def _costs(self, size: int, drafts: _Drafts) -> Costs | None:
-        if size != self.size or len(self.plain) < FIRST or len(drafts.verify) < 3:
-            return None
-        plain, width = median(self.plain), median(n for n, _ in drafts.verify)
-        wide = max(plain, median(s for _, s in drafts.verify))
-        return Costs(draft=median(drafts.seconds), verify=((1, plain), (max(2, int(width)), wide)))
+
+def _corrected(said: Costs, size: int, plain: Sequence[float], drafts: Sequence[_Seen]) -> Costs:
+    first = median(plain) / said.step(0, size) if len(plain) >= ENOUGH else None
+    rest = level = None
+    start = 0.0
+    if len(drafts) >= ENOUGH:
+        rest = median(one.rest / said.v(1 + one.nodes, size) for one in drafts)
+        if said.draft or said.start:
+            level = median(one.draft / (said.start + one.levels * said.draft) for one in drafts)
+        else:
+            start = median(one.draft for one in drafts)
+    if first is None and rest is None:
+        return said
+    first = first if first is not None else rest if rest is not None else 1.0
+    rest = rest if rest is not None else first
+    level = level if level is not None else first
+    one = said.step(0, size) * first
+    wider = tuple((n, max(one, seconds * rest)) for n, seconds in said.verify if n > size)
+    return Costs(draft=said.draft * level, verify=((size, one), *wider), start=start or said.start * level, read=said.read * level)
 
 
 __all__ = ["Clock"]

@@ -1,4 +1,4 @@
-"""The track record of one drafter in one request: how deep its tokens stood, and what its drafts brought for what they cost."""
+"""The track record of one drafter: how deep its tokens stood, what its drafts brought for what they cost, and how far to believe it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anydraft.core.costs import Costs, survival
+from anydraft.core.reliability import Reliability
 
 CURVE = 32  # depths whose acceptance is counted
 GUESS = 0.7  # acceptance of a drafter that has not been seen at work
 WEIGHT = 2.0  # drafts that the guess counts for
 PAST = 0.95  # weight of what was seen before, per draft
+FIRST = 16  # steps after which a drafter that was passed over is tried again, at first
 
 
 @dataclass(slots=True)
@@ -45,11 +47,11 @@ class Track:
             found.append(chance)
         return found
 
-    def worth(self, costs: Costs, behind: int = 0, most: int = 16) -> float:
+    def worth(self, costs: Costs, behind: int = 0, most: int = 16, batch: int = 1) -> float:
         """Expected tokens over expected plain steps of the next draft, for which `behind` ids must be read first."""
-        tokens, spent = _guess(costs, most)
+        tokens, spent = _guess(costs, most, batch)
         seen = WEIGHT + self.drafts
-        cost = (WEIGHT * spent + self.spent) / seen + behind * costs.read / costs.step(0)
+        cost = (WEIGHT * spent + self.spent) / seen + behind * costs.read / costs.step(0, batch)
         return (WEIGHT * tokens + self.tokens) / seen / cost
 
     def faded(self, most: float = 10.0) -> Track:
@@ -69,16 +71,54 @@ class Track:
         return cls(_floats(held["stood"]), _floats(held["judged"]), float(held["drafts"]), float(held["tokens"]), float(held["spent"]))
 
 
+@dataclass(slots=True)
+class Known:
+    """What one request, and those before it, found out about one drafter."""
+
+    reliability: Reliability = field(default_factory=Reliability)
+    tracks: dict[int, Track] = field(default_factory=dict)  # by clue
+    steps: int = 0  # with a draft of this drafter
+    tokens: float = 0.0  # that these emitted
+    spent: float = 0.0  # on them, in plain steps
+    read: int = 0  # ids that it has read
+    stop: float | None = None  # the chance of standing below which its drafts end
+    stopped: int = 0  # steps when that was last decided
+    asks: bool = True  # whether it asks after each level
+    idle: int = 0  # steps since it was last chosen, or could have been
+    wait: int = FIRST  # of them until it is tried again
+
+    def track(self, clue: int) -> Track:
+        """The record of drafts that came with this clue."""
+        return self.tracks.setdefault(clue, Track())
+
+    def faded(self) -> Known:
+        """What is worth knowing in another text."""
+        return Known(self.reliability.faded(), {clue: track.faded() for clue, track in self.tracks.items()}, asks=self.asks)
+
+    def export(self) -> dict[str, Any]:
+        """Plain types."""
+        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "idle", "wait")}
+        tracks = {str(clue): track.export() for clue, track in self.tracks.items()}
+        return {"reliability": self.reliability.export(), "tracks": tracks, **plain}
+
+    @classmethod
+    def adopted(cls, held: dict[str, Any]) -> Known:
+        """The reverse of `export`; a drafter elsewhere has read nothing yet."""
+        tracks = {int(clue): Track.adopted(track) for clue, track in held["tracks"].items()}
+        plain = {name: value for name, value in held.items() if name not in ("reliability", "tracks")}
+        return cls(Reliability.adopted(held["reliability"]), tracks, **plain)
+
+
 def _floats(held: Sequence[Any]) -> list[float]:
     return [float(value) for value in held]
 
 
 @functools.lru_cache(maxsize=256)
-def _guess(costs: Costs, most: int) -> tuple[float, float]:
+def _guess(costs: Costs, most: int, batch: int) -> tuple[float, float]:
     """(tokens, plain steps) of the best constant lookahead of a drafter that nobody has seen at work."""
     curve = survival(GUESS, most)
-    k = max(1, costs.best(curve)[0])
-    return 1 + sum(curve[:k]), costs.step(k) / costs.step(0)
+    k = max(1, costs.best(curve, batch)[0])
+    return 1 + sum(curve[:k]), costs.step(k, batch) / costs.step(0, batch)
 
 
-__all__ = ["Track"]
+__all__ = ["FIRST", "Known", "Track"]

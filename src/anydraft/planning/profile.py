@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ class _Turns:
 
 
 def whole_steps(
-    target: Any, drafter: Any, rule: Any, requests: Sequence[Request], lookaheads: Sequence[int] = (0, 1, 3, 7, 16), rounds: int = 8
+    target: Any, drafter: Any, rule: Any, requests: Sequence[Request], lookaheads: Sequence[int] = (0, 1, 3, 7, 16), rounds: int = 8, warm: int = 1
 ) -> Costs:
     """Costs whose v(n) holds all that a step does beside drafting, measured in the production loop: rule, processors, commit, learning.
 
@@ -149,9 +150,9 @@ def whole_steps(
         target, drafter, rule: fresh or reset; their rows are used and should be reset afterwards.
         requests: one batch. What they ask for decides which rule and processors are measured; each may have at least
             `rounds` times as many new tokens as twice the lookaheads and their number sum up to.
-        lookaheads: 0 first. rounds: how often each is run there and back.
+        lookaheads: 0 first. rounds: how often each is run there and back, after `warm` rounds that do not count.
     """
-    control, seen = _Turns(lookaheads), {k: ([], []) for k in lookaheads}
+    control, seen = _Turns(lookaheads), {k: [] for k in lookaheads}
     start = Context.start(list(requests), max_length=target.max_length)
     stopping = {slot: Stopping(request) for slot, request in enumerate(requests)}
 
@@ -162,24 +163,22 @@ def whole_steps(
         mark = time.perf_counter()
         for step in sequential(target, drafter, rule, control, Keyed(), refill, stopping):
             now = time.perf_counter()
-            k = control.asked if bool(step.draft.live.any()) else 0
-            if k == control.asked and control.steps > len(control.turns) and not any(step.finish):
-                seen[k][0].append(now - mark - step.seconds.draft - step.seconds.prefill)
-                seen[k][1].append(step.seconds.draft)
+            if bool(step.draft.live.any()) == (control.asked > 0) and control.steps > warm * len(control.turns) and not any(step.finish):
+                rest = now - mark - step.seconds.draft - step.seconds.prefill
+                seen[control.asked].append((rest, step.seconds.draft, step.draft.nodes, step.draft.levels))
             mark = now
-            if control.steps >= (rounds + 1) * len(control.turns) or any(step.finish):
+            if control.steps >= (rounds + warm) * len(control.turns) or any(step.finish):
                 break
-    rest = {k: _quartile(others) for k, (others, _) in seen.items() if others}
-    draft = {k: _quartile(own) for k, (_, own) in seen.items() if own and k}
-    if 0 not in rest or len(draft) < 2:
+    steps = {k: [_quartile(rest), _quartile(draft), round(mean(nodes)), mean(levels)] for k, held in seen.items() if held for rest, draft, nodes, levels in [zip(*held)]}
+    drafted = [steps[k] for k in sorted(steps) if k]
+    if 0 not in steps or len(drafted) < 2 or drafted[-1][3] <= drafted[0][3]:
         raise BadOption("too few steps to measure costs from", got=f"{control.steps} steps", next_step="Give longer requests")
-    ks = sorted(draft)
-    level = max(0.0, draft[ks[-1]] - draft[ks[0]]) / (ks[-1] - ks[0])
-    rising, points = 0.0, []
-    for k in sorted(rest):
-        rising = max(rising, rest[k])  # more tokens never take less time: what says so is noise
-        points.append(((k + 1) * len(requests), rising))
-    return Costs(draft=level, verify=tuple(points), start=max(0.0, draft[ks[0]] - ks[0] * level))
+    (_, short, _, few), (_, long, _, many) = drafted[0], drafted[-1]
+    level = max(0.0, long - short) / (many - few)
+    rising, points = 0.0, {}
+    for rest, _, nodes, _ in sorted(steps.values(), key=lambda one: one[2]):
+        rising = points[(nodes + 1) * len(requests)] = max(rising, rest)  # more tokens never take less time: what says so is noise
+    return Costs(draft=level, verify=tuple(points.items()), start=max(0.0, short - few * level))
 
 
 def _quartile(seconds: Sequence[float]) -> float:

@@ -36,16 +36,19 @@ def sequential(
     """
     parts = (target, drafter, control)
     unread: set[int] = set()  # slots of requests that the drafter has not met: it reads a prompt when it is first wanted, and perhaps never
+    mark, around = time.perf_counter(), 0.0  # around: what was done between the last step's end and this one's begin
     context = refill(None)
     while context is not None:
-        seconds, mark, forwards = Seconds(), time.perf_counter(), _forwards(target, drafter)
+        waited, mark = _since(mark)
+        seconds, forwards = Seconds(other=around + waited), _forwards(target, drafter)
         if bool((context.step == 0).any()):
             unread |= set(context.slot[context.step == 0].tolist())
             for part in (target, control):
                 _tell(part, "open", context)
             seconds.prefill, mark = _since(mark)
         size = _allowed(control.size(context), context, target)
-        seconds.other, mark = _since(mark)
+        waited, mark = _since(mark)
+        seconds.other += waited
         wanted = bool(size.nodes.any())
         if wanted and unread:
             _tell(drafter, "open", _met(context, unread))
@@ -76,7 +79,9 @@ def sequential(
         )
         for part in parts:
             _tell(part, "keep", step)
+        around, mark = _since(mark)
         yield step
+        mark = time.perf_counter()  # what the caller does with a step is not ours
         context = refill(after.keep_rows([b for b, end in enumerate(finish) if end is None]))
 
 
