@@ -37,7 +37,7 @@ from anydraft.control.svip import SVIP
 from anydraft.core.costs import Costs
 from anydraft.core.errors import AnydraftError
 from anydraft.loading import load
-from anydraft.planning.profile import costs as measure
+from anydraft.planning.plan import step_costs
 from anydraft.speculator import Speculator
 from anydraft.training.traces import steps
 
@@ -170,9 +170,9 @@ def table(
     return rows
 
 
-def typical(speculator: Speculator, prompt: torch.Tensor) -> Costs:
-    """Of three measurements, the one with the median cost of a draft level in plain steps."""
-    found = [measure(speculator.target, speculator.parts().drafter, prompt, repeats=7) for _ in range(3)]
+def typical(speculator: Speculator, prompt: str) -> Costs:
+    """Of three measurements of whole steps, the one with the median cost of a draft level in plain steps."""
+    found = [step_costs(speculator, [prompt], batch=1, temperature=0.0) for _ in range(3)]
     return sorted(found, key=lambda c: c.draft / c.v(1))[1]
 
 
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pair", choices=("same", "other"), default="same")
     parser.add_argument("--temperature", type=float, action="append", help="default: 0 and 1")
     parser.add_argument("--suite", action="append")
-    parser.add_argument("--costs", type=Path, help="JSON with draft_s and verify_s, as --json writes it: other times than those of this moment")
+    parser.add_argument("--costs", type=Path, help="JSON with draft_s and verify_s, or what --json wrote: other times than those of this moment")
     parser.add_argument("--train", type=Path, help="train DISCO and SpecDec++ where they are missing, and keep their files in this folder")
     parser.add_argument("--json", type=Path, help="written after each table; tables that it holds already are not made again")
     given = parser.parse_args(arguments)
@@ -235,8 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     if report and report["asked"] != asked:
         parser.error(f"{given.json} holds tables of other settings: {report['asked']}")
     if not report:
-        prompt = torch.tensor(speculator.tokenizer(zoo.demo_prompt()["text"]).input_ids)[:128]
-        costs = Costs.from_dict(json.loads(given.costs.read_text(encoding="utf-8"))) if given.costs else typical(speculator, prompt)
+        read = json.loads(given.costs.read_text(encoding="utf-8")) if given.costs else {}
+        costs = Costs.from_dict(read.get("costs", read)) if read else typical(speculator, zoo.demo_prompt()["text"])
         report = {"asked": asked, "costs": costs.as_dict(), "threads": torch.get_num_threads(), "tables": {}}
     costs, weights = Costs.from_dict(report["costs"]), given.train or zoo.FOLDER / "controls"
     together = beside(costs)

@@ -11,10 +11,13 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from anydraft.core.errors import AnydraftError, BadOption
 
@@ -29,6 +32,9 @@ BUNDLED = (("target", "draft-bpe"), ("target", "draft-spm"))
 PLANTS = ("residual_skipped", "bonus_row_off", "accepted_unseen", "argmax_as_sampled", "unprocessed_proposal")
 """Five mistakes that the default size sees, each planted at temperature 1. Smaller ones (match_then_redraw) need a smaller --effect."""
 HOSTS = ("draft_model", "tli")  # in the first of these that the pairs have
+
+Place = tuple[str, str | None, str | None, str | None]
+"""Target, drafter, dtype, device."""
 
 BEGIN, END = "<!-- verified: begin -->", "<!-- verified: end -->"
 CALIBRATION_TOKENS = 4096
@@ -68,13 +74,13 @@ def cells(pairs: Sequence[Pair]) -> list[Cell]:
 
 
 def verify_all(
-    places: Sequence[tuple[str, str | None, str | None, str | None]], plan: Plan, prompts: str | None, out: Path, page: Path | None,
-    examine: Callable[..., Report],
-) -> bool:  # fmt: skip
+    places: Sequence[Place], plan: Plan, prompts: str | None, out: Path, page: Path | None, examine: Callable[..., Report], jobs: int = 1
+) -> bool:
     """Runs what is not there yet, writes verified.md, and says whether everything came out as it must.
 
     Args:
         places: target, drafter, dtype and device of each pair. examine: as `cli.verify.examine`. page: checked before.
+        jobs: processes that run cells side by side.
     Raises:
         BadOption: the folder holds another run.
     """
@@ -93,13 +99,8 @@ def verify_all(
     if not store.of("machine"):
         store.add("machine", **hardware.facts(places[0][3] or "cpu"))
     done = {line["cell"] for line in store.of("verified")}
-    for n, cell in enumerate(wanted, 1):
-        if cell.name in done:
-            continue
-        print(f"[{n}/{len(wanted)}] {cell.name}", file=sys.stderr, flush=True)
-        begun = time.monotonic()
-        result = run(cell, where[cell.target, cell.drafter], plan, prompts, out, examine)
-        seconds = time.monotonic() - begun
+    left = [(cell, where[cell.target, cell.drafter]) for cell in wanted if cell.name not in done]
+    for cell, result, seconds in carried_out(left, plan, prompts, out, examine, jobs):
         store.add("verified", cell=cell.name, **asdict(cell), **result, seconds=seconds, source=source())
         print(f"    {seconds:.0f} s  {result['verdict']}", file=sys.stderr, flush=True)
         _write(store, out, None)
@@ -116,8 +117,42 @@ def _write(store: Store, out: Path, page: Path | None) -> None:
         page.write_text(whole[: whole.index(BEGIN) + len(BEGIN)] + f"\n\n{text}\n" + whole[whole.index(END) :], encoding="utf-8")
 
 
-def run(cell: Cell, place: tuple[str, str | None, str | None, str | None], plan: Plan, prompts: str | None, out: Path, examine: Any) -> dict[str, Any]:
-    """One cell: its outcome ("passed", "failed" or "refused"), its verdict, and the report."""
+Result = dict[str, Any]
+"""A cell's outcome ("passed", "failed" or "refused"), its verdict, and the report."""
+
+
+def carried_out(
+    left: Sequence[tuple[Cell, Place]], plan: Plan, prompts: str | None, out: Path, examine: Any, jobs: int
+) -> Iterator[tuple[Cell, Result, float]]:
+    """Yields each cell with its result and its seconds, as they end."""
+    if jobs == 1:
+        for n, (cell, place) in enumerate(left, 1):
+            print(f"[{n}/{len(left)}] {cell.name}", file=sys.stderr, flush=True)
+            yield cell, *_timed(cell, place, plan, prompts, out, examine, None)
+        return
+    for cell, place in left:
+        _statistics(cell, place, prompts, out)  # so that no two processes write the same file
+    threads = max(1, torch.get_num_threads() // jobs)
+    fresh = torch.multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=fresh) as pool:
+        waiting = {pool.submit(_timed, cell, place, plan, prompts, out, examine, threads): cell for cell, place in left}
+        for n, ended in enumerate(as_completed(waiting), 1):
+            print(f"[{n}/{len(left)}] {waiting[ended].name}", file=sys.stderr, flush=True)
+            yield waiting[ended], *ended.result()
+
+
+def _timed(cell: Cell, place: Place, plan: Plan, prompts: str | None, out: Path, examine: Any, threads: int | None) -> tuple[Result, float]:
+    from anydraft.cli import _terminal
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+        _terminal.quiet()
+    begun = time.monotonic()
+    return run(cell, place, plan, prompts, out, examine), time.monotonic() - begun
+
+
+def run(cell: Cell, place: Place, plan: Plan, prompts: str | None, out: Path, examine: Any) -> Result:
+    """One cell."""
     options = {"top_k": 0, "top_p": TOP_P if cell.temperature else 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "temperature": cell.temperature}
     try:
         parts = {"method": cell.method, "num_assistant_tokens": "auto", "rule": "auto", "control": "auto", **_statistics(cell, place, prompts, out)}
@@ -127,7 +162,7 @@ def run(cell: Cell, place: tuple[str, str | None, str | None, str | None], plan:
     return {"outcome": "passed" if report.passed else "failed", "verdict": report.verdict, "report": report.as_dict()}
 
 
-def _statistics(cell: Cell, place: tuple[str, str | None, str | None, str | None], prompts: str | None, out: Path) -> dict[str, str]:
+def _statistics(cell: Cell, place: Place, prompts: str | None, out: Path) -> dict[str, str]:
     """The file of the target's mean law, for methods that take one; measured once."""
     from anydraft.build import parameters
     from anydraft.cli.calibrate import calibrate

@@ -48,6 +48,7 @@ def verify(
                                                            "fail; on both bundled pairs, or on the models named. Needs --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="For --all: folder for verified.jsonl and verified.md; an existing one is continued.")] = None,
     page: Annotated[Path | None, typer.Option(help="For --all: also put the table into this Markdown page, between its markers.")] = None,
+    jobs: Annotated[int, typer.Option(help="For --all: processes that run side by side; each takes up to 5 GB.")] = 1,
 ):
     """Check on your own models that a method is lossless: exit code 0 if it is, 1 if it is not."""
     if plant == "list":
@@ -58,9 +59,9 @@ def verify(
 
     plan = Plan(effect=effect, power=power, false_alarm=false_alarm, samples=samples, batch=batch_size, seed=seed)
     check(plan)
-    if everything or out or page:
+    if everything or out or page or jobs != 1:
         own = {"--method": method != "auto", "--plant": plant, "--option": option, "--temperature": temperature, "--json": as_json, "--rule": rule != "auto"}
-        if not every_method((model, assistant_model, dtype, device), plan, prompts, everything, out, page, [name for name, used in own.items() if used]):
+        if not every_method((model, assistant_model, dtype, device), plan, prompts, everything, out, page, jobs, [name for name, used in own.items() if used]):
             raise typer.Exit(1)
         return
     options = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "temperature": temperature}
@@ -93,14 +94,16 @@ def check(plan: Plan) -> None:
 
 def every_method(
     places: tuple[str | None, str | None, str | None, str | None], plan: Plan, prompts: str | None, everything: bool, out: Path | None, page: Path | None,
-    not_taken: list[str],
+    jobs: int, not_taken: list[str],
 ) -> bool:  # fmt: skip
     """`--all`: whether every method passed and every planted mistake failed. Raises BadOption for options that do not go together."""
     from anydraft.cli._verify_all import BUNDLED, check_page, verify_all
     from anydraft.core.errors import BadOption
 
     if not everything:
-        raise BadOption("--out and --page are for --all", next_step="Add --all, or leave them out")
+        raise BadOption("--out, --page and --jobs are for --all", next_step="Add --all, or leave them out")
+    if jobs < 1:
+        raise BadOption("--jobs is not usable", got=jobs, expected="at least 1")
     if not_taken:
         raise BadOption(f"--all does not take {', '.join(not_taken)}", expected="it runs every method at three temperatures", next_step="Leave it out")
     if out is None:
@@ -110,7 +113,7 @@ def every_method(
     model, assistant_model, dtype, device = places
     pairs = BUNDLED if model is None and assistant_model is None else [(model or "target", assistant_model or "draft-bpe")]
     named = [(target, None if drafter == "none" else drafter, dtype, device) for target, drafter in pairs]
-    return verify_all(named, plan, prompts, out, page, examine)
+    return verify_all(named, plan, prompts, out, page, examine, jobs)
 
 
 def examine(

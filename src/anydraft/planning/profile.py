@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -169,14 +170,18 @@ def whole_steps(
             mark = now
             if control.steps >= (rounds + warm) * len(control.turns) or any(step.finish):
                 break
-    steps = {k: [_quartile(rest), _quartile(draft), round(mean(nodes)), mean(levels)] for k, held in seen.items() if held for rest, draft, nodes, levels in [zip(*held)]}
+    steps = {}
+    for k, held in seen.items():
+        if held:
+            rest, draft, nodes, levels = zip(*held)
+            steps[k] = (_quartile(rest), _quartile(draft), round(mean(nodes)), mean(levels))
     drafted = [steps[k] for k in sorted(steps) if k]
     if 0 not in steps or len(drafted) < 2 or drafted[-1][3] <= drafted[0][3]:
         raise BadOption("too few steps to measure costs from", got=f"{control.steps} steps", next_step="Give longer requests")
     (_, short, _, few), (_, long, _, many) = drafted[0], drafted[-1]
     level = max(0.0, long - short) / (many - few)
     rising, points = 0.0, {}
-    for rest, _, nodes, _ in sorted(steps.values(), key=lambda one: one[2]):
+    for rest, _, nodes, _ in sorted(steps.values(), key=itemgetter(2)):
         rising = points[(nodes + 1) * len(requests)] = max(rising, rest)  # more tokens never take less time: what says so is noise
     return Costs(draft=level, verify=tuple(points.items()), start=max(0.0, short - few * level))
 
