@@ -99,7 +99,7 @@ def assemble_several(
     classes = {name: discover.load("drafters", offer.method) for name, offer in offers.items()}
     steering, together = discover.load("control", control), discover.load("drafters", "several")
     judging = _rule_of(classes.values(), rule)
-    known = {key for offer in offers.values() for key in offer.given} | {"members", "experience"}
+    known = {key for offer in offers.values() for key in offer.given} | {"members", "experience", "clock"}
     _refuse_unknown([*classes.values(), steering, *judging], known, options)
     made = {name: _make(cls, offers[name].given, options, offers[name].method) for name, cls in classes.items()}
     drafter = together(made)

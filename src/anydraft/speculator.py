@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from anydraft.aliases import resolve
-from anydraft.build import Parts, assemble, assemble_several, chooses, parameters
+from anydraft.build import Parts, assemble, assemble_several, chooses
 from anydraft.core.errors import BadModel, BadOption, BadPrompt
 from anydraft.core.metrics import Metrics
 from anydraft.core.noise import Keyed
@@ -242,34 +242,13 @@ class Speculator:
         settings: dict[str, Any] = {**self._settings, "reason": reason}
         control, k = self._settings["control"], self._settings["num_assistant_tokens"]
         if len(found) > 1 and (len(self.assistants) > 1 or chooses(control, k)):
-            experience = self.pace.given(("experience",), "several")
-            return assemble_several({c.name: c.offer() for c in found}, experience, self._options, **settings)
+            learned = self.pace.given(("experience", "clock"), "several")
+            return assemble_several({c.name: c.offer() for c in found}, learned, self._options, **settings)
         made = [assemble(c.method, c.assistant.given(c.method), self._options, **settings) for c in found]
         if len(made) == 1:
             return made[0]
         given = {"drafters": {c.name: parts.drafter for c, parts in zip(found, made)}, "model": self._assistant, "pace": self.pace}
         return assemble("first_rounds", given, {}, **settings)
-
-    def measured(self, sampled: bool, requests: list[Request]) -> Parts:
-        """`parts`, after measuring what their control must know about speed and nobody has measured yet."""
-        parts = self.parts(sampled)
-        if sampled:  # what is drawn must not depend on a clock
-            return parts
-        wanted, members = parameters(type(parts.control)), getattr(parts.drafter, "drafters", None)
-        apart = [(c.assistant, c.method, members[c.name]) for c in self._choices(sampled)[0]] if members else None
-        batch = min(len(requests), self.max_batch_size or len(requests))
-        lacking = [
-            (assistant.pace, method, drafter)
-            for assistant, method, drafter in apart or [(self.assistants[0], parts.method, parts.drafter)]
-            if not assistant.pace.text_only and assistant.pace.lacks(wanted, method, batch)  # a text drafter may be slow, and somebody's bill
-        ]
-        for pace, method, drafter in lacking:
-            self.reset()
-            pace.measure(method, self.target, drafter, parts.rule, [request.prompt for request in requests[:batch]])
-        if not lacking:
-            return parts
-        self.reset()
-        return self.parts(sampled)
 
     def reset(self) -> None:
         """Forgets what the engines hold of earlier requests."""
@@ -371,7 +350,7 @@ class _Run:
 
     def __init__(self, owner: Speculator, requests: list[Request], many: bool, stream: bool):
         self.owner, self.requests, self.many = owner, requests, many
-        self.parts = owner.measured(any(r.temperature > 0 for r in requests), requests)
+        self.parts = owner.parts(any(r.temperature > 0 for r in requests))
         owner.reset()
         decode = owner.decode if owner.tokenizer is not None else None
         self.stopping = {s: Stopping(r, decode, incremental=stream or bool(r.stop_strings)) for s, r in enumerate(requests)}

@@ -143,7 +143,7 @@ class _Turns:
 
 
 def whole_steps(
-    target: Any, drafter: Any, rule: Any, requests: Sequence[Request], lookaheads: Sequence[int] = (0, 1, 3, 7, 16), rounds: int = 8, warm: int = 1
+    target: Any, drafter: Any, rule: Any, requests: Sequence[Request], lookaheads: Sequence[int] = (0, 1, 3, 7, 16), rounds: int = 8
 ) -> Costs:
     """Costs whose v(n) holds all that a step does beside drafting, measured in the production loop: rule, processors, commit, learning.
 
@@ -151,7 +151,7 @@ def whole_steps(
         target, drafter, rule: fresh or reset; their rows are used and should be reset afterwards.
         requests: one batch. What they ask for decides which rule and processors are measured; each may have at least
             `rounds` times as many new tokens as twice the lookaheads and their number sum up to.
-        lookaheads: 0 first. rounds: how often each is run there and back, after `warm` rounds that do not count.
+        lookaheads: 0 first. rounds: how often each is run there and back, after one round that does not count.
     """
     control, seen = _Turns(lookaheads), {k: [] for k in lookaheads}
     start = Context.start(list(requests), max_length=target.max_length)
@@ -164,11 +164,11 @@ def whole_steps(
         mark = time.perf_counter()
         for step in sequential(target, drafter, rule, control, Keyed(), refill, stopping):
             now = time.perf_counter()
-            if bool(step.draft.live.any()) == (control.asked > 0) and control.steps > warm * len(control.turns) and not any(step.finish):
+            if bool(step.draft.live.any()) == (control.asked > 0) and control.steps > len(control.turns) and not any(step.finish):
                 rest = now - mark - step.seconds.draft - step.seconds.prefill
                 seen[control.asked].append((rest, step.seconds.draft, step.draft.nodes, step.draft.levels))
             mark = now
-            if control.steps >= (rounds + warm) * len(control.turns) or any(step.finish):
+            if control.steps >= (rounds + 1) * len(control.turns) or any(step.finish):
                 break
     steps = {}
     for k, held in seen.items():
