@@ -15,33 +15,15 @@ from torch import Tensor
 
 from anydraft.core.errors import BadPrompt
 from anydraft.core.processors import Laws
-from anydraft.core.records import Context, Draft, Request, Scores
+from anydraft.core.records import Context, Draft, Scores
 from anydraft.core.tree import ancestors
-from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed
+from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed, with_tree
 from anydraft.engine.graphs import Recorder
 from anydraft.engine.head import HeadRows
+from anydraft.engine.held import Row, Tree, common_prefix
 from anydraft.engine.probe import probe
 from anydraft.engine.products import suited
 from anydraft.engine.slots import Plan, SlotCache, bucket
-
-
-class _Row:
-    """What one request has in the cache, on the host."""
-
-    __slots__ = ("slot", "request", "ids", "length", "known")
-
-    def __init__(self, slot: int):
-        self.slot = slot
-        self.request: Request | None = None
-        self.ids = torch.empty(0, dtype=torch.int64)  # a copy of the ids that are cached, first `length` of them
-        self.length = 0
-        self.known = 0  # ids known to agree with every later context of the same request
-
-    def write(self, ids: Tensor, start: int, end: int) -> None:
-        """Copies ids [start, end): callers may rewrite their own buffers."""
-        if end > len(self.ids):
-            self.ids = torch.nn.functional.pad(self.ids, (0, max(end, 2 * len(self.ids), 64) - len(self.ids)))
-        self.ids[start:end] = ids[start:end]
 
 
 class TransformersModel:
@@ -90,8 +72,8 @@ class TransformersModel:
         """Forgets all rows and frees the slots."""
         self._cache: SlotCache | None = None
         self._counting = torch.empty(0, dtype=torch.int64)
-        self._rows: list[_Row] = []
-        self._tree = _Tree([], [])
+        self._rows: list[Row] = []
+        self._tree = Tree([], [])
         self._laws = Laws()
         self._recorder.refresh()
         if self._view is not None:
@@ -150,7 +132,7 @@ class TransformersModel:
         for b, (row, request, final, committed) in enumerate(zip(self._rows, context.requests, lengths, context.committed.tolist())):
             ids, end = context.ids[b], final - 1
             start = min(row.known, committed, row.length, end) if row.request is request else 0
-            same = _common_prefix(row.ids, ids, start, min(row.length, end))
+            same = common_prefix(row.ids, ids, start, min(row.length, end))
             if tree is not None and same == row.length and same == self._tree.base[b]:
                 path = tree.walk(b, ids[same:end].tolist())
                 if path and self._cache is not None:
@@ -159,7 +141,7 @@ class TransformersModel:
             row.request, row.known = request, min(committed, same)
             row.write(ids, same, end + 1)
             row.length = same
-        self._tree = _Tree([], [])
+        self._tree = Tree([], [])
 
     def _rearrange(self, slots: list[int]) -> None:
         held = {row.slot: i for i, row in enumerate(self._rows)}
@@ -168,7 +150,7 @@ class TransformersModel:
             self._cache.resize(len(slots), 0)
             self._cache.arrange([held.get(slot, 0) for slot in slots], used)
         self._tree = self._tree.rows([held.get(slot, -1) for slot in slots])
-        self._rows = [self._rows[held[slot]] if slot in held else _Row(slot) for slot in slots]
+        self._rows = [self._rows[held[slot]] if slot in held else Row(slot) for slot in slots]
 
     def _reserve(self, context: Context, nodes: int) -> SlotCache:
         """Slots for the rows' ids and `nodes` more, doubling towards the requests' limits."""
@@ -215,7 +197,7 @@ class TransformersModel:
         logits = self._run(cache, fed, used, 1 + nodes, where, base, above)
         for row, end, committed in zip(self._rows, ends, context.committed.tolist()):
             row.length, row.known = end, min(end, committed)
-        self._tree = _Tree(ends, [(tokens, parent)])
+        self._tree = Tree(ends, [(tokens, parent)])
         return logits
 
     def _grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
@@ -254,7 +236,7 @@ class TransformersModel:
             allowed, last = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None], cache.capacity
         position, key = slots, place.expand(len(tokens), -1)
         if above is not None and base is not None:
-            allowed, position, key = _with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
+            allowed, position, key = with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
         if not isinstance(where, int):
             # padding stands at 0: a far position would lengthen what rotary embeddings of the dynamic kinds take for the text
             position = position.masked_fill(slots == cache.padding, 0)
@@ -310,14 +292,6 @@ def _shared(starts: list[int]) -> int | None:
     return starts[0] if starts.count(starts[0]) == len(starts) else None
 
 
-def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
-    """Length of the longest common prefix of two id buffers, given that they agree up to `start`."""
-    if end <= start:
-        return max(0, min(start, end))
-    differ = held[start:end] != ids[start:end]
-    return start + int(differ.to(torch.uint8).argmax()) if bool(differ.any()) else end
-
-
 def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
     """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot.
 
@@ -333,72 +307,3 @@ def _aligned(context: Context, starts: list[int], ends: list[int], padding: int)
             tokens[b, width - (end - start) :] = context.ids[b, start:end]
             slots[b, width - (end - start) :] = torch.arange(start, end)
     return tokens, slots
-
-
-def _with_tree(allowed: Tensor, slots: Tensor, key: Tensor, base: Tensor, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(allowed bool[B, C, used], position i64[B, C], key position i64[B, used]) when the last columns are nodes of a tree.
-
-    A node sees the context and its ancestors; it stands at the context's end plus its depth, whatever its slot.
-    """
-    batch, columns, used = allowed.shape
-    nodes = above.shape[1]
-    fed = min(nodes, columns)  # a growing tree feeds its newest level only; a score feeds every node, behind some context
-    node_slots = base + torch.arange(nodes, device=base.device)
-    depth = base - 1 + above.sum(-1)
-    seen = (torch.arange(used, device=base.device) < base[:, :, None]).expand(batch, fed, used).clone()
-    seen.scatter_(2, node_slots[:, None, :].expand(batch, fed, nodes), above[:, nodes - fed :])
-    key = key.clone().scatter_(1, node_slots, depth)
-    position = torch.cat([slots[:, : columns - fed], depth[:, nodes - fed :]], 1)
-    return torch.cat([allowed[:, : columns - fed], seen], 1), position, key
-
-
-class _Tree:
-    """The nodes that stand in slots behind each row's context, in the parts in which they came."""
-
-    __slots__ = ("base", "parts", "nodes", "is_chain")
-
-    def __init__(self, base: list[int], parts: list[tuple[Tensor, Tensor]], is_chain: bool = True):
-        """base: where each row's first node stands. parts: (tokens, parent), i64[B, M] each; parent is on the host."""
-        self.base, self.parts, self.is_chain = base, parts, is_chain
-        self.nodes = sum(tokens.shape[1] for tokens, _ in parts)
-
-    @property
-    def parent(self) -> Tensor:
-        return torch.cat([parent for _, parent in self.parts], 1)
-
-    def rows(self, order: list[int]) -> _Tree:
-        """The trees of these rows; -1 is a row that had none."""
-        if not self.nodes:
-            return self
-        at = torch.tensor([max(0, i) for i in order])
-        base = [self.base[i] if i >= 0 else -1 for i in order]
-        return _Tree(base, [(tokens[at.to(tokens.device)], parent[at]) for tokens, parent in self.parts], self.is_chain)
-
-    def grown(self, tokens: Tensor, parent: Tensor) -> _Tree:
-        one_more = tokens.shape[1] == 1 and all(above == self.nodes - 1 for (above,) in parent.tolist())
-        return _Tree(self.base, [*self.parts, (tokens, parent)], self.is_chain and one_more)
-
-    def host(self) -> _HostTree:
-        return _HostTree(torch.cat([tokens for tokens, _ in self.parts], 1).tolist(), self.parent.tolist())
-
-
-class _HostTree:
-    __slots__ = ("tokens", "parent")
-
-    def __init__(self, tokens: list[list[int]], parent: list[list[int]]):
-        self.tokens, self.parent = tokens, parent
-
-    def walk(self, b: int, ids: list[int]) -> list[int]:
-        """Nodes of row b along these ids, from the root as far as the tree goes.
-
-        Padding needs no care: whatever a node's token is, its keys and values are those of that token on its path.
-        """
-        path: list[int] = []
-        current = -1
-        for token in ids:
-            found = [n for n, (t, p) in enumerate(zip(self.tokens[b], self.parent[b])) if p == current and t == token]
-            if not found:
-                break
-            current = found[0]
-            path.append(current)
-        return path
