@@ -19,11 +19,15 @@ from anydraft.core.records import Context, Draft, Scores
 from anydraft.core.tree import ancestors
 from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed, with_tree
 from anydraft.engine.graphs import Recorder
+from anydraft.engine.groups import groups
 from anydraft.engine.head import HeadRows
 from anydraft.engine.held import Row, Tree, common_prefix
 from anydraft.engine.probe import probe
 from anydraft.engine.products import suited
 from anydraft.engine.slots import Plan, SlotCache, bucket
+
+PRICE = 64  # columns that take a CPU as long as what a forward costs whatever its size
+PRICE_ACCELERATOR = 1024  # where a wide forward costs little more than a narrow one
 
 
 class TransformersModel:
@@ -48,6 +52,7 @@ class TransformersModel:
         self.vocab_size: int = head.weight.shape[0] if head is not None else text.vocab_size
         self.device = model.get_input_embeddings().weight.device
         self.dtype = model.dtype
+        self._price = PRICE if self.device.type == "cpu" else PRICE_ACCELERATOR
         self.forwards = 0
         self.offers_hidden = False  # whether `hidden` f[B, D] holds the last column's final hidden state after each forward
         self.hidden: Tensor | None = None
@@ -87,13 +92,13 @@ class TransformersModel:
             self._locate(context)
             behind = [int(n) - 1 - row.length for n, row in zip(context.length, self._rows)]
             if max(behind) > 0:
-                self._catch_up(context, leave=1)
+                self._catch_up(context, most=1)
 
     def score(self, context: Context, draft: Draft) -> Scores:
         """One forward over what is not cached and the draft's nodes."""
         with torch.inference_mode():
             self._locate(context)
-            self._catch_up(context, leave=self.chunk)
+            self._catch_up(context, most=self.chunk)
             tokens, parent = draft.tokens.to(self.device), draft.parent.cpu()
             logits = self._forward(context, tokens.clamp_min(0), parent, draft.chain)
         return Scores(law=self._laws.of(logits, context, draft), logits=logits)
@@ -108,7 +113,7 @@ class TransformersModel:
         """See `Model.next`."""
         with torch.inference_mode():
             self._locate(context)
-            self._catch_up(context, leave=self.chunk)
+            self._catch_up(context, most=self.chunk)
             none = torch.zeros(context.size, 0, dtype=torch.int64, device=self.device)
             return self._forward(context, none, none.cpu(), True)[:, 0]
 
@@ -165,30 +170,37 @@ class TransformersModel:
 
     # -- forwards ----------------------------------------------------------------------------------------------------
 
-    def _catch_up(self, context: Context, leave: int) -> None:
-        """Feeds what is not cached, chunk by chunk, until at most `leave` ids per row are left."""
+    def _catch_up(self, context: Context, most: int) -> None:
+        """Feeds what is not cached, until at most `most` ids per row are left and one forward over them is not mostly padding."""
+        lengths = context.length.tolist()
         while True:
-            behind = [n - row.length for n, row in zip(context.length.tolist(), self._rows)]
-            if max(behind) <= leave:
+            behind = [n - row.length for n, row in zip(lengths, self._rows)]
+            parts = groups(behind, self._price)
+            if len(parts) == 1 and max(behind) <= most:
                 return
-            take = min(self.chunk, max(behind) - leave)
-            ends = [row.length + min(take, max(0, n - leave)) for row, n in zip(self._rows, behind)]
-            self._feed(context, [row.length for row in self._rows], ends)
-            for row, end in zip(self._rows, ends):
-                row.length = end
+            leave = min(most, behind[parts[-1][0]])  # the shortest rows are read by the forward that everybody takes part in
+            take = [min(self.chunk, n - leave) for n in behind]
+            for rows in groups(take, self._price):
+                self._feed(context, sorted(rows), take)
 
-    def _feed(self, context: Context, starts: list[int], ends: list[int]) -> None:
+    def _feed(self, context: Context, rows: list[int], take: list[int]) -> None:
+        """Reads the next take[b] ids of each of these rows b, in one forward."""
         cache = self._reserve(context, 0)
-        tokens, slots = _aligned(context, starts, ends, cache.padding)
+        some = None if rows == list(range(len(rows))) else rows
+        starts = [self._rows[b].length for b in rows]
+        ends = [start + take[b] for start, b in zip(starts, rows)]
+        tokens, slots = _aligned(context.ids[: len(rows)] if some is None else context.ids[rows], starts, ends, cache.padding)
         used = min(bucket(max(ends)), cache.capacity)
-        self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots)
+        self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots, rows=some)
+        for b, end in zip(rows, ends):
+            self._rows[b].length = end
 
     def _forward(self, context: Context, tokens: Tensor, parent: Tensor, chain: bool) -> Tensor:
         """f[B, 1 + N, V]: feeds what is left of the context and N nodes; logits of the root and of the nodes. parent is on the host."""
         nodes = tokens.shape[1]
         cache = self._reserve(context, nodes)
         starts, ends = [row.length for row in self._rows], context.length.tolist()
-        ids, slots = _aligned(context, starts, ends, cache.padding)
+        ids, slots = _aligned(context.ids, starts, ends, cache.padding)
         base = context.length[:, None]
         where = _shared(starts) if slots is None else torch.cat([slots, base + torch.arange(nodes)], 1)
         used = min(bucket(max(ends) + nodes), cache.capacity)
@@ -214,7 +226,15 @@ class TransformersModel:
         return self._run(self._cache, tokens, used, new, where, column, above)
 
     def _run(
-        self, cache: SlotCache, tokens: Tensor, used: int, keep: int, where: Any, base: Tensor | None = None, above: Tensor | None = None
+        self,
+        cache: SlotCache,
+        tokens: Tensor,
+        used: int,
+        keep: int,
+        where: Any,
+        base: Tensor | None = None,
+        above: Tensor | None = None,
+        rows: list[int] | None = None,
     ) -> Tensor:
         """One call of the user's model: f[B, keep, V], the logits of the last `keep` columns.
 
@@ -223,15 +243,16 @@ class TransformersModel:
                 consecutive slots that are the same in every row, which needs no padding and no transfer.
             base: i64[B, 1] host, slot of the first tree node; above: bool[B, N, N] host, the whole tree's ancestry, whose last
                 nodes are the last columns. Without it every token sees the slots up to its own.
+            rows: the rows of the cache that are fed, in rising order; None: the first B.
         """
         place = self._places(used)
         if isinstance(where, int):
             end = where + tokens.shape[1]
-            cache.plan = Plan.consecutive(where, used)
+            cache.plan = Plan.consecutive(where, used, self.device, rows)
             slots = self._places(end)[None, where:end].expand(len(tokens), -1)
             allowed, last = (place <= slots[:1, :, None]).expand(len(tokens), -1, -1), end
         else:
-            cache.plan = Plan(where, used, self.device)
+            cache.plan = Plan(where, used, self.device, rows)
             slots = where.to(self.device, non_blocking=True)
             allowed, last = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None], cache.capacity
         position, key = slots, place.expand(len(tokens), -1)
@@ -247,7 +268,7 @@ class TransformersModel:
             seen = allowed if window is None else windowed(allowed, position, key, window)
             masks[kind] = additive(seen, self.dtype)
         self.forwards += 1
-        if not self.offers_hidden:
+        if not self.offers_hidden and rows is None:  # a recording writes to the first rows
             to = slots[0] if isinstance(where, int) else slots
             made = self._recorder.replay(
                 cache, tokens, list(masks.values()), position, to, used, lambda: self._call(cache, tokens, masks, position, 0)
@@ -292,18 +313,18 @@ def _shared(starts: list[int]) -> int | None:
     return starts[0] if starts.count(starts[0]) == len(starts) else None
 
 
-def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
-    """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot.
+def _aligned(ids: Tensor, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
+    """Ids and slots i64[B, C] of [start, end) of each row of ids i64[B, S], aligned to the right; padding goes to the padding slot.
 
     Slots are None where all rows have the same start and end: consecutive, and nothing is padded.
     """
     if _shared(starts) is not None and _shared(ends) is not None:
-        return context.ids[:, starts[0] : ends[0]], None
+        return ids[:, starts[0] : ends[0]], None
     width = max(e - s for s, e in zip(starts, ends))
     tokens = torch.zeros(len(starts), width, dtype=torch.int64)
     slots = torch.full_like(tokens, padding)
     for b, (start, end) in enumerate(zip(starts, ends)):
         if end > start:
-            tokens[b, width - (end - start) :] = context.ids[b, start:end]
+            tokens[b, width - (end - start) :] = ids[b, start:end]
             slots[b, width - (end - start) :] = torch.arange(start, end)
     return tokens, slots
