@@ -61,7 +61,7 @@ class TransformersModel:
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
         self._products = suited(model)
-        self._recorder = Recorder(model, run, tuple(self.windows), output, self._products)
+        self._recorder = Recorder.of(model, run, tuple(self.windows), output, self._products)
         self.reset()
         if head_ids is None:
             probe(self)
