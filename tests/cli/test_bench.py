@@ -19,6 +19,8 @@ from anydraft.cli import main
         (("--target-replicas", "2"), "Add --schedule dsi"),
         (("--schedule", "dsi", "--target-replicas", "0"), "--target-replicas is not usable"),
         (("--schedule", "dsi", "--executor", "fibres"), "no such executor"),
+        (("--ray-address", "auto"), "Add --schedule dsi"),
+        (("--schedule", "dsi", "--ray-address", "auto"), "ray_address is for executor='ray'"),
         (("--option", "statistiks=x"), "none of the methods has an option"),
         (("--option", "statistics=nowhere.safetensors"), "anydraft calibrate rdk"),
         (("--dtype", "float31"), "--dtype is not usable"),

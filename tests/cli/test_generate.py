@@ -310,6 +310,11 @@ def test_accepted_tokens_are_green_on_a_terminal(capsys, monkeypatch, expected):
     assert "24 tokens" in summary and "tokens/s" in summary
 
 
+def test_the_lookahead_that_a_parallel_schedule_chose_is_told_on_a_terminal(capsys, monkeypatch):
+    on_a_terminal(monkeypatch, PROMPT, "--max-new-tokens", 8, "--schedule", "dsi")
+    assert re.search(r"\[dsi with k \d+: measured", capsys.readouterr().err)
+
+
 def test_no_color_is_plain_on_a_terminal(monkeypatch, expected):
     assert on_a_terminal(monkeypatch, PROMPT, "--max-new-tokens", 24, "--no-color") == expected[2] + "\n"
 

@@ -74,6 +74,12 @@ def perfect(vocab):
     return DraftModel(TableModel(vocab, seed=1, spread=3.0, window=2), vocab)
 
 
+def test_plain_decoding_at_first_is_explained_and_no_fault():
+    reading = Costs(draft=0.05, verify=((1, 1.0), (9, 1.2)), read=1000.0)
+    _, notes = booked(reading, perfect, tokens=4)
+    assert "plain decoding at first" in notes[0] and "read the prompt" in notes[0] and "control='fixed'" in notes[0]
+
+
 @pytest.mark.parametrize("draft", [0.02, 0.2, 0.6])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_loss_with_a_worthless_drafter_is_bounded(draft, seed):

@@ -5,8 +5,7 @@ import torch
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Phi3Config, Qwen2Config
 
 from anydraft.core.errors import UnsupportedModel
-from anydraft.engine.attention import additive, layer_windows, longest_text, windowed
-from anydraft.engine.transformers import _with_tree
+from anydraft.engine.attention import additive, layer_windows, longest_text, windowed, with_tree
 
 
 def test_the_additive_mask_is_zero_where_allowed_and_smallest_elsewhere():
@@ -33,7 +32,7 @@ def test_a_node_sees_its_context_its_ancestors_and_itself():
             above[0, n] |= above[0, p]
     slots = torch.tensor([[1, 2, 3, 4, 5]])  # the root and four nodes
     place = torch.arange(8)
-    allowed, position, key = _with_tree(place <= slots[:, :, None], slots, place.expand(1, -1), base, above)
+    allowed, position, key = with_tree(place <= slots[:, :, None], slots, place.expand(1, -1), base, above)
     seen = [set(row.nonzero().flatten().tolist()) for row in allowed[0]]
     assert seen == [{0, 1}, {0, 1, 2}, {0, 1, 3}, {0, 1, 2, 4}, {0, 1, 2, 4, 5}]
     assert position[0].tolist() == [1, 2, 2, 3, 4]

@@ -13,6 +13,7 @@ from anydraft.core.records import Context, Draft, Request
 from anydraft.core.stopping import Stopping
 from anydraft.engine.transformers import TransformersModel
 from anydraft.schedules.sequential import sequential
+from anydraft.speculator import Speculator
 
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-10}
 TREE = [-1, -1, 0, 0, 1, 2, 4]
@@ -76,6 +77,64 @@ def test_a_prompt_longer_than_a_chunk_is_fed_in_pieces(kit, model):
     assert chunked.forwards == 6  # 39 ids of the longest row, 7 at a time
     check(kit, model, chunked.score(context, kit.draft_of(tokens, [TREE] * 4)).logits, rows, tokens, [TREE] * 4)
     assert chunked.forwards == 7
+
+
+def counting(engine: TransformersModel) -> list[int]:
+    """The columns of each forward from now on, over all of its rows."""
+    columns, run = [], engine._run
+
+    def counted(cache, tokens, *rest, **more):
+        columns.append(tokens.numel())
+        return run(cache, tokens, *rest, **more)
+
+    engine._run = counted
+    return columns
+
+
+FAR_APART = (150, 4, 5, 60, 3, 140)  # in one forward, 894 columns
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["opened", "not opened"])
+def test_short_rows_are_not_dragged_along_with_long_ones(kit, model, opened):
+    rows, tokens = kit.prompts(*FAR_APART), kit.prompts(*[7] * 6, seed=5)
+    engine, context = TransformersModel(model), kit.context_of(rows, max_new_tokens=16)
+    columns = counting(engine)
+    if opened:
+        engine.open(context)
+        assert columns == [2 * 149, 59, 3 * 4]
+    check(kit, model, engine.score(context, kit.draft_of(tokens, [TREE] * 6)).logits, rows, tokens, [TREE] * 6)
+    assert columns[-1] == 6 * (7 + 1) if opened else columns == [2 * 145, 55, 6 * (7 + 5)]
+
+
+def test_a_row_that_joins_with_a_long_text_is_read_alone(kit):
+    model = kit.tiny("llama")
+    engine, context = TransformersModel(model), kit.context_of(kit.prompts(9, 17, 4))
+    engine.score(context, Draft.empty(3))
+    context = continued(context, kit, [[3], [4], [5]]).join(kit.context_of(kit.prompts(150, seed=8), slots=[7], max_new_tokens=8))
+    columns = counting(engine)
+    check(kit, model, engine.score(context, Draft.empty(4)).logits, texts(context))
+    assert columns == [149, 4]
+
+
+def test_rows_of_one_length_are_one_forward(kit):
+    engine = TransformersModel(kit.tiny("llama"))
+    columns, context = counting(engine), kit.context_of(kit.prompts(60, 60, 60, 60))
+    engine.open(context)
+    assert columns == [4 * 59]
+    engine.reset()
+    engine.next(context)
+    assert columns == [4 * 59, 4 * 60]
+
+
+@pytest.mark.parametrize("method", ["none", "draft_model"])
+def test_texts_of_very_different_lengths_continue_as_each_alone(kit, method):
+    target, drafter = kit.tiny("llama", torch.float64), kit.tiny("llama", torch.float64, seed=1)
+    ours = Speculator(target, None, drafter if method != "none" else None, method=method, num_assistant_tokens=4)
+    rows = kit.prompts(*FAR_APART, seed=3)
+    alone = [ours.generate(ids, max_new_tokens=12).token_ids for ids in rows]
+    assert [made.token_ids for made in ours.generate(rows, max_new_tokens=12)] == alone
+    ours.max_batch_size = 3  # those that wait join others, far into their texts
+    assert [made.token_ids for made in ours.generate(rows, max_new_tokens=12)] == alone
 
 
 def test_a_score_that_nobody_opened_feeds_the_prompt_itself(kit, sliding):
@@ -224,6 +283,7 @@ def test_anything_in_any_order_is_exact(kit, name, seed):
     """A random walk over all that a schedule may do, in float64, where an error of 1e-10 is a wrong mask and nothing else."""
     model, rng = kit.tiny(name, torch.float64), random.Random(seed)
     engine = TransformersModel(model, chunk=5)
+    engine._price = 1 if seed % 2 else engine._price  # a forward for every length, or one for all
     context, next_slot = kit.context_of(kit.prompts(rng.randint(1, 12), rng.randint(1, 12), seed=seed)), 2
     for turn in range(14):
         action = rng.choice(["leave", "join", "shuffle", "guess", "stay", "stay"])

@@ -50,6 +50,7 @@ class Grid:
     schedules: tuple[str, ...] = ("sequential",)  # several meet in every round
     target_replicas: int = 1  # of the parallel schedules, like what follows
     executor: str = "threads"
+    ray_address: str | None = None
     options: tuple[tuple[str, Any], ...] = ()  # by name, for the methods that take them
     planned: tuple[tuple[str, Any], ...] = ()  # a plan's settings: one contender in place of methods and lookaheads
 
@@ -137,6 +138,8 @@ def ours(block: Block, grid: Grid, pair: Pair) -> Iterator[tuple[str, str, int |
                     yield name, method, k, own
                     continue
                 parallel = {"schedule": schedule, "target_replicas": grid.target_replicas, "executor": grid.executor}
+                if grid.ray_address is not None:
+                    parallel["ray_address"] = grid.ray_address
                 yield f"{name}, {schedule} x{grid.target_replicas} {grid.executor}", method, k, {**own, **parallel}
 
 

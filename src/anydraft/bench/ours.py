@@ -40,6 +40,7 @@ class Ours:
         options = {"max_new_tokens": job.max_new_tokens, "temperature": job.temperature, "top_p": job.top_p if job.temperature else 1.0}
         with Stopwatch(self.device) as watch:
             made = self.speculator.generate(job.prompts, seed=seeds, **options)
+        self.speculator.reset()  # every contender stays until the end of the benchmark; its cache need not
         first = max(g.metrics.timing.time_to_first_token_s or 0.0 for g in made)
         return Outcome([g.token_ids for g in made], watch.seconds, first, facts(made))
 

@@ -34,7 +34,7 @@ class Pair:
     drafter: Any = None
     drafter_tokenizer: Any = None
     settings: Any = None
-    kept: dict[str, Any] = field(default_factory=dict)  # what a peer can make only once for a pair
+    kept: dict[Any, Any] = field(default_factory=dict)  # what peers made once for a pair
 
     @classmethod
     def load(cls, target: str, drafter: str | None = None, *, dtype: Any = None, device: str | None = None) -> Pair:

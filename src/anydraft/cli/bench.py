@@ -27,6 +27,7 @@ def bench(
     schedule: Annotated[list[str] | None, typer.Option(help="sequential, dsi or pearl; repeatable: all of them meet in every round.")] = None,
     target_replicas: Annotated[int, typer.Option(help="Replicas of the target, for dsi; spares, for pearl.")] = 1,
     executor: Annotated[str, typer.Option(help="Where a parallel schedule runs: threads, processes or ray.")] = "threads",
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: a new one on this machine.")] = None,
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For every method that takes it, such as statistics=FILE; "
                                                                                  "repeatable.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file from `anydraft plan`: its models, method, lookahead, temperature and batch.")] = None,
@@ -70,6 +71,7 @@ def bench(
         schedules=tuple(schedule or ["sequential"]),
         target_replicas=target_replicas,
         executor=executor,
+        ray_address=ray_address,
         options=tuple(map(named_value, option or ())),
         planned=tuple(follows.items()),
     )
@@ -125,7 +127,7 @@ def check_schedules(grid: Grid) -> None:
     """Raises UnknownMethod or BadOption for a schedule that cannot be."""
     from anydraft.core import discover
     from anydraft.core.errors import BadOption
-    from anydraft.deploy import EXECUTORS
+    from anydraft.deploy import EXECUTORS, schedule_for
 
     parallel = [name for name in grid.schedules if name != "sequential"]
     for name in grid.schedules:
@@ -134,8 +136,11 @@ def check_schedules(grid: Grid) -> None:
         raise BadOption("--target-replicas is not usable", got=grid.target_replicas, expected="at least 1")
     if grid.executor not in EXECUTORS:
         raise BadOption("there is no such executor", got=grid.executor, expected=", ".join(EXECUTORS))
-    if not parallel and (grid.target_replicas != 1 or grid.executor != "threads"):
-        raise BadOption("--target-replicas and --executor are for a parallel schedule", next_step="Add --schedule dsi or --schedule pearl")
+    if not parallel and (grid.target_replicas != 1 or grid.executor != "threads" or grid.ray_address is not None):
+        step = "Add --schedule dsi or --schedule pearl"
+        raise BadOption("--target-replicas, --executor and --ray-address are for a parallel schedule", next_step=step)
+    for name in parallel:  # what is left to refuse is said by who would run it; nothing is started
+        schedule_for(None, name, grid.target_replicas, grid.executor, grid.ray_address)
 
 
 def check_options(grid: Grid) -> None:
@@ -172,6 +177,7 @@ def measure(grid: Grid, suite: str, items: list[Item], prompts: int | None, out:
     chosen = pick(items, prompts)
     rest = [item for item in items if item not in chosen] or items
     settings = {**asdict(grid), "targets": [_last(n) for n in grid.targets], "drafters": [_last(n) for n in grid.drafters]}
+    del settings["ray_address"]  # says where, not what, and names a machine
     settings["options"] = [[name, _last(value) if isinstance(value, str) else value] for name, value in grid.options]
     store = Store(out / "results.jsonl", {**settings, "suite": _last(suite), "prompts": [item.id for item in chosen]})
     if not store.of("machine"):

@@ -344,6 +344,17 @@ def show(speculator: Speculator, job: Job, no_color: bool) -> None:
         seconds = time.perf_counter() - start
         speed = f"{painter.tokens / seconds:.1f} tokens/s"
         print(f"[{painter.tokens} tokens, {painter.drafted} of them drafted, {speed}, {finish}]", file=sys.stderr)
+        for fact in scheduled(getattr(speculator.schedule, "report", dict)()):
+            print(f"[{fact}]", file=sys.stderr)
+
+
+def scheduled(report: dict[str, Any]) -> list[str]:
+    """What a parallel schedule says about its lookahead; nothing for the sequential one.
+
+    >>> scheduled({"schedule": "dsi", "k": 3, "notes": []}), scheduled({})
+    (['dsi with k 3'], [])
+    """
+    return report["notes"] or [f"{report['schedule']} with k {report['k']}"] if report else []
 
 
 @contextmanager

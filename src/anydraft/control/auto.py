@@ -119,7 +119,9 @@ class Auto:
             state.notes.append("speculation off: even if every draft token stood, drafting would take longer than it saves")
         elif state.balance < self._least_price(state, context, b, costs, batch):
             state.on = False
-            state.notes.append("speculation off from the start: earlier requests lost time with this drafter, or its prefill costs too much")
+            why = "it must read the prompt first" if self.experience.balance is None else "earlier requests lost time with it"
+            price = f"to try the drafter costs {self._least_price(state, context, b, costs):.0f} plain steps, too many for a beginning: {why}"
+            state.notes.append(f"plain decoding at first, the faster way for a short answer ({price}); a longer one tries it later, control='fixed' at once")
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""

@@ -99,3 +99,20 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 def windowed(allowed: Tensor, query: Tensor, key: Tensor, window: int) -> Tensor:
     """bool[B, T, used]: `allowed`, but no key `window` or more positions behind its query (query i64[B, T], key i64[B, used])."""
     return allowed & (query[:, :, None] - key[:, None, :] < window)
+
+
+def with_tree(allowed: Tensor, slots: Tensor, key: Tensor, base: Tensor, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(allowed bool[B, C, used], position i64[B, C], key position i64[B, used]) when the last columns are nodes of a tree.
+
+    A node sees the context and its ancestors; it stands at the context's end plus its depth, whatever its slot.
+    """
+    batch, columns, used = allowed.shape
+    nodes = above.shape[1]
+    fed = min(nodes, columns)  # a growing tree feeds its newest level only; a score feeds every node, behind some context
+    node_slots = base + torch.arange(nodes, device=base.device)
+    depth = base - 1 + above.sum(-1)
+    seen = (torch.arange(used, device=base.device) < base[:, :, None]).expand(batch, fed, used).clone()
+    seen.scatter_(2, node_slots[:, None, :].expand(batch, fed, nodes), above[:, nodes - fed :])
+    key = key.clone().scatter_(1, node_slots, depth)
+    position = torch.cat([slots[:, : columns - fed], depth[:, nodes - fed :]], 1)
+    return torch.cat([allowed[:, : columns - fed], seen], 1), position, key

@@ -10,7 +10,9 @@ of that many stay with the model itself.
 
 from __future__ import annotations
 
+import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +73,7 @@ class _Layer(CacheLayerMixin):
 
 
 class Recorder:
-    """Replays forwards of `run`, a model or its body, where that is proved to give the same bits.
+    """Replays forwards of `run`, a model or its body, where that is proved to give the same bits. Holds nothing of any text.
 
     Args:
         model: whose weights and hooks decide whether a recording still stands. kinds: names of its masks.
@@ -82,7 +84,17 @@ class Recorder:
         self.model, self.run, self.kinds, self.output, self.products = model, run, kinds, output, products
         self.possible = isinstance(run, torch.nn.Module) and _decides_nothing(model)
         self._stamp: Any = None
+        self._lock = threading.Lock()  # replicas in threads share one
         self.forget()
+
+    @classmethod
+    def of(cls, model: Any, run: Any, kinds: tuple[str, ...], output: str, products: Products) -> Recorder:
+        """The recorder that all engines around this model share: a recording's code takes tens of MB, whatever the size of the weights."""
+        key = (id(run), kinds, output, type(products))
+        held = _recorders.get(key)
+        if held is None or held.run is not run or held.model is not model:
+            held = _recorders[key] = cls(model, run, kinds, output, products)
+        return held
 
     def forget(self) -> None:
         """Drops the recording."""
@@ -117,15 +129,23 @@ class Recorder:
         if any(tensor is None for tensor in held):  # a new cache is allocated by the model's own first forward
             return None
         arguments = (tokens, position, slots, masks, held)
-        if slots.ndim not in self._recordings:
-            self._record(arguments)
-        recording = self._recordings.get(slots.ndim)
-        if recording is None:
-            return None
-        agreed = self._agreed.setdefault(shape, set())
-        if room in agreed or len(agreed) >= CHECKS:
+        recording, agreed = self._recordings.get(slots.ndim), self._agreed.get(shape, set())
+        if recording is not None and (room in agreed or len(agreed) >= CHECKS):
             with torch.jit.optimized_execution(False):
                 return recording(*arguments)
+        with self._lock:
+            return self._compared(arguments, shape, room, eager)
+
+    def _compared(
+        self, arguments: tuple[Any, ...], shape: tuple[int, int], room: tuple[int, int], eager: Callable[[], Tensor]
+    ) -> Tensor | None:
+        """Runs the model itself and the recording, which is made here if there is none."""
+        form = arguments[2].ndim
+        if form not in self._recordings:
+            self._record(arguments)
+        recording = self._recordings.get(form)
+        if recording is None:
+            return None
         want = eager()
         try:
             with torch.jit.optimized_execution(False):
@@ -135,7 +155,7 @@ class Recorder:
         if not same:
             self._refused.add(shape)
             return None  # the model will write into the same slots
-        agreed.add(room)
+        self._agreed.setdefault(shape, set()).add(room)
         return want
 
     def _record(self, arguments: tuple[Any, ...]) -> None:
@@ -158,6 +178,9 @@ class Recorder:
         finally:
             for p in trainable:
                 p.requires_grad_(True)
+
+
+_recorders: weakref.WeakValueDictionary[Any, Recorder] = weakref.WeakValueDictionary()  # as long as an engine holds them
 
 
 def _own(traced: Any) -> Any:

@@ -37,17 +37,18 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Writes f[B, H, T, D] and returns views of what may be attended to, f[B, H, used, D]."""
+        """Writes f[B, H, T, D] and returns what may be attended to, f[B, H, used, D]: views, unless scattered rows are fed."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         plan = self.cache.plan
         batch, _, width, _ = key_states.shape
+        rows = slice(batch) if plan.rows is None else plan.rows if isinstance(plan.rows, slice) else plan.rows.to(self.keys.device)
         for held, new in ((self.keys, key_states), (self.values, value_states)):
             if plan.start is not None:
-                held[:batch, :, plan.start : plan.start + width].copy_(new)
+                held[rows, :, plan.start : plan.start + width] = new
             else:
                 held[plan.row_index.to(held.device), :, plan.slots.to(held.device)] = new.transpose(1, 2)
-        return self.keys[:batch, :, : plan.used], self.values[:batch, :, : plan.used]
+        return self.keys[rows, :, : plan.used], self.values[rows, :, : plan.used]
 
     def get_seq_length(self) -> int:
         """Positions are explicit; a model that asks is told nothing is cached."""
@@ -67,25 +68,35 @@ class SlotLayer(CacheLayerMixin):
 
 
 class Plan:
-    """Where one forward writes: a common contiguous start if there is one, else a slot per token."""
+    """Where one forward writes: which rows, and a common contiguous start if there is one, else a slot per token."""
 
-    __slots__ = ("start", "slots", "row_index", "used")
+    __slots__ = ("start", "slots", "rows", "row_index", "used")
 
-    def __init__(self, slots: Tensor, used: int, device: torch.device):
-        """slots: i64[B, T] host; used: slots that attention reads."""
+    def __init__(self, slots: Tensor, used: int, device: torch.device, rows: list[int] | None = None):
+        """slots: i64[B, T] host; used: slots that attention reads; rows: of the cache, None for the first B."""
         first = slots[0]
         steps = first[-1] - first[0] + 1 == len(first) and bool((first[1:] > first[:-1]).all())
         self.start = int(first[0]) if steps and (len(slots) == 1 or bool((slots == first).all())) else None
-        self.used = used
-        self.slots = slots.to(device, non_blocking=True) if self.start is None else None
-        self.row_index = torch.arange(len(slots), device=device)[:, None] if self.start is None else None
+        self.used, self.rows = used, _indexed(rows, device)
+        self.slots = self.row_index = None
+        if self.start is None:
+            self.slots = slots.to(device, non_blocking=True)
+            self.row_index = (torch.arange(len(slots), device=device) if rows is None else torch.tensor(rows, device=device))[:, None]
 
     @classmethod
-    def consecutive(cls, start: int, used: int) -> Plan:
-        """The same consecutive slots in every row, from `start`: nothing on the device needs to know."""
+    def consecutive(cls, start: int, used: int, device: torch.device, rows: list[int] | None = None) -> Plan:
+        """The same consecutive slots in every row, from `start`: of the slots, nothing on the device needs to know."""
         plan = cls.__new__(cls)
-        plan.start, plan.used, plan.slots, plan.row_index = start, used, None, None
+        plan.start, plan.used, plan.rows = start, used, _indexed(rows, device)
+        plan.slots = plan.row_index = None
         return plan
+
+
+def _indexed(rows: list[int] | None, device: torch.device) -> slice | Tensor | None:
+    """Rising row numbers as an index; neighbours as a slice, so that reading them copies nothing."""
+    if rows is None:
+        return None
+    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else torch.tensor(rows, device=device)
 
 
 class SlotCache(Cache):

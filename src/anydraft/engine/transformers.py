@@ -15,33 +15,19 @@ from torch import Tensor
 
 from anydraft.core.errors import BadPrompt
 from anydraft.core.processors import Laws
-from anydraft.core.records import Context, Draft, Request, Scores
+from anydraft.core.records import Context, Draft, Scores
 from anydraft.core.tree import ancestors
-from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed
+from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed, with_tree
 from anydraft.engine.graphs import Recorder
+from anydraft.engine.groups import groups
 from anydraft.engine.head import HeadRows
+from anydraft.engine.held import Row, Tree, common_prefix
 from anydraft.engine.probe import probe
 from anydraft.engine.products import suited
 from anydraft.engine.slots import Plan, SlotCache, bucket
 
-
-class _Row:
-    """What one request has in the cache, on the host."""
-
-    __slots__ = ("slot", "request", "ids", "length", "known")
-
-    def __init__(self, slot: int):
-        self.slot = slot
-        self.request: Request | None = None
-        self.ids = torch.empty(0, dtype=torch.int64)  # a copy of the ids that are cached, first `length` of them
-        self.length = 0
-        self.known = 0  # ids known to agree with every later context of the same request
-
-    def write(self, ids: Tensor, start: int, end: int) -> None:
-        """Copies ids [start, end): callers may rewrite their own buffers."""
-        if end > len(self.ids):
-            self.ids = torch.nn.functional.pad(self.ids, (0, max(end, 2 * len(self.ids), 64) - len(self.ids)))
-        self.ids[start:end] = ids[start:end]
+PRICE = 64  # columns that take a CPU as long as what a forward costs whatever its size
+PRICE_ACCELERATOR = 1024  # where a wide forward costs little more than a narrow one
 
 
 class TransformersModel:
@@ -66,6 +52,7 @@ class TransformersModel:
         self.vocab_size: int = head.weight.shape[0] if head is not None else text.vocab_size
         self.device = model.get_input_embeddings().weight.device
         self.dtype = model.dtype
+        self._price = PRICE if self.device.type == "cpu" else PRICE_ACCELERATOR
         self.forwards = 0
         self.offers_hidden = False  # whether `hidden` f[B, D] holds the last column's final hidden state after each forward
         self.hidden: Tensor | None = None
@@ -74,7 +61,7 @@ class TransformersModel:
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
         self._products = suited(model)
-        self._recorder = Recorder(model, run, tuple(self.windows), output, self._products)
+        self._recorder = Recorder.of(model, run, tuple(self.windows), output, self._products)
         self.reset()
         if head_ids is None:
             probe(self)
@@ -90,8 +77,8 @@ class TransformersModel:
         """Forgets all rows and frees the slots."""
         self._cache: SlotCache | None = None
         self._counting = torch.empty(0, dtype=torch.int64)
-        self._rows: list[_Row] = []
-        self._tree = _Tree([], [])
+        self._rows: list[Row] = []
+        self._tree = Tree([], [])
         self._laws = Laws()
         self._recorder.refresh()
         if self._view is not None:
@@ -105,13 +92,13 @@ class TransformersModel:
             self._locate(context)
             behind = [int(n) - 1 - row.length for n, row in zip(context.length, self._rows)]
             if max(behind) > 0:
-                self._catch_up(context, leave=1)
+                self._catch_up(context, most=1)
 
     def score(self, context: Context, draft: Draft) -> Scores:
         """One forward over what is not cached and the draft's nodes."""
         with torch.inference_mode():
             self._locate(context)
-            self._catch_up(context, leave=self.chunk)
+            self._catch_up(context, most=self.chunk)
             tokens, parent = draft.tokens.to(self.device), draft.parent.cpu()
             logits = self._forward(context, tokens.clamp_min(0), parent, draft.chain)
         return Scores(law=self._laws.of(logits, context, draft), logits=logits)
@@ -126,7 +113,7 @@ class TransformersModel:
         """See `Model.next`."""
         with torch.inference_mode():
             self._locate(context)
-            self._catch_up(context, leave=self.chunk)
+            self._catch_up(context, most=self.chunk)
             none = torch.zeros(context.size, 0, dtype=torch.int64, device=self.device)
             return self._forward(context, none, none.cpu(), True)[:, 0]
 
@@ -150,7 +137,7 @@ class TransformersModel:
         for b, (row, request, final, committed) in enumerate(zip(self._rows, context.requests, lengths, context.committed.tolist())):
             ids, end = context.ids[b], final - 1
             start = min(row.known, committed, row.length, end) if row.request is request else 0
-            same = _common_prefix(row.ids, ids, start, min(row.length, end))
+            same = common_prefix(row.ids, ids, start, min(row.length, end))
             if tree is not None and same == row.length and same == self._tree.base[b]:
                 path = tree.walk(b, ids[same:end].tolist())
                 if path and self._cache is not None:
@@ -159,7 +146,7 @@ class TransformersModel:
             row.request, row.known = request, min(committed, same)
             row.write(ids, same, end + 1)
             row.length = same
-        self._tree = _Tree([], [])
+        self._tree = Tree([], [])
 
     def _rearrange(self, slots: list[int]) -> None:
         held = {row.slot: i for i, row in enumerate(self._rows)}
@@ -168,7 +155,7 @@ class TransformersModel:
             self._cache.resize(len(slots), 0)
             self._cache.arrange([held.get(slot, 0) for slot in slots], used)
         self._tree = self._tree.rows([held.get(slot, -1) for slot in slots])
-        self._rows = [self._rows[held[slot]] if slot in held else _Row(slot) for slot in slots]
+        self._rows = [self._rows[held[slot]] if slot in held else Row(slot) for slot in slots]
 
     def _reserve(self, context: Context, nodes: int) -> SlotCache:
         """Slots for the rows' ids and `nodes` more, doubling towards the requests' limits."""
@@ -183,30 +170,37 @@ class TransformersModel:
 
     # -- forwards ----------------------------------------------------------------------------------------------------
 
-    def _catch_up(self, context: Context, leave: int) -> None:
-        """Feeds what is not cached, chunk by chunk, until at most `leave` ids per row are left."""
+    def _catch_up(self, context: Context, most: int) -> None:
+        """Feeds what is not cached, until at most `most` ids per row are left and one forward over them is not mostly padding."""
+        lengths = context.length.tolist()
         while True:
-            behind = [n - row.length for n, row in zip(context.length.tolist(), self._rows)]
-            if max(behind) <= leave:
+            behind = [n - row.length for n, row in zip(lengths, self._rows)]
+            parts = groups(behind, self._price)
+            if len(parts) == 1 and max(behind) <= most:
                 return
-            take = min(self.chunk, max(behind) - leave)
-            ends = [row.length + min(take, max(0, n - leave)) for row, n in zip(self._rows, behind)]
-            self._feed(context, [row.length for row in self._rows], ends)
-            for row, end in zip(self._rows, ends):
-                row.length = end
+            leave = min(most, behind[parts[-1][0]])  # the shortest rows are read by the forward that everybody takes part in
+            take = [min(self.chunk, n - leave) for n in behind]
+            for rows in groups(take, self._price):
+                self._feed(context, sorted(rows), take)
 
-    def _feed(self, context: Context, starts: list[int], ends: list[int]) -> None:
+    def _feed(self, context: Context, rows: list[int], take: list[int]) -> None:
+        """Reads the next take[b] ids of each of these rows b, in one forward."""
         cache = self._reserve(context, 0)
-        tokens, slots = _aligned(context, starts, ends, cache.padding)
+        some = None if rows == list(range(len(rows))) else rows
+        starts = [self._rows[b].length for b in rows]
+        ends = [start + take[b] for start, b in zip(starts, rows)]
+        tokens, slots = _aligned(context.ids[: len(rows)] if some is None else context.ids[rows], starts, ends, cache.padding)
         used = min(bucket(max(ends)), cache.capacity)
-        self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots)
+        self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots, rows=some)
+        for b, end in zip(rows, ends):
+            self._rows[b].length = end
 
     def _forward(self, context: Context, tokens: Tensor, parent: Tensor, chain: bool) -> Tensor:
         """f[B, 1 + N, V]: feeds what is left of the context and N nodes; logits of the root and of the nodes. parent is on the host."""
         nodes = tokens.shape[1]
         cache = self._reserve(context, nodes)
         starts, ends = [row.length for row in self._rows], context.length.tolist()
-        ids, slots = _aligned(context, starts, ends, cache.padding)
+        ids, slots = _aligned(context.ids, starts, ends, cache.padding)
         base = context.length[:, None]
         where = _shared(starts) if slots is None else torch.cat([slots, base + torch.arange(nodes)], 1)
         used = min(bucket(max(ends) + nodes), cache.capacity)
@@ -215,7 +209,7 @@ class TransformersModel:
         logits = self._run(cache, fed, used, 1 + nodes, where, base, above)
         for row, end, committed in zip(self._rows, ends, context.committed.tolist()):
             row.length, row.known = end, min(end, committed)
-        self._tree = _Tree(ends, [(tokens, parent)])
+        self._tree = Tree(ends, [(tokens, parent)])
         return logits
 
     def _grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
@@ -232,7 +226,15 @@ class TransformersModel:
         return self._run(self._cache, tokens, used, new, where, column, above)
 
     def _run(
-        self, cache: SlotCache, tokens: Tensor, used: int, keep: int, where: Any, base: Tensor | None = None, above: Tensor | None = None
+        self,
+        cache: SlotCache,
+        tokens: Tensor,
+        used: int,
+        keep: int,
+        where: Any,
+        base: Tensor | None = None,
+        above: Tensor | None = None,
+        rows: list[int] | None = None,
     ) -> Tensor:
         """One call of the user's model: f[B, keep, V], the logits of the last `keep` columns.
 
@@ -241,20 +243,21 @@ class TransformersModel:
                 consecutive slots that are the same in every row, which needs no padding and no transfer.
             base: i64[B, 1] host, slot of the first tree node; above: bool[B, N, N] host, the whole tree's ancestry, whose last
                 nodes are the last columns. Without it every token sees the slots up to its own.
+            rows: the rows of the cache that are fed, in rising order; None: the first B.
         """
         place = self._places(used)
         if isinstance(where, int):
             end = where + tokens.shape[1]
-            cache.plan = Plan.consecutive(where, used)
+            cache.plan = Plan.consecutive(where, used, self.device, rows)
             slots = self._places(end)[None, where:end].expand(len(tokens), -1)
             allowed, last = (place <= slots[:1, :, None]).expand(len(tokens), -1, -1), end
         else:
-            cache.plan = Plan(where, used, self.device)
+            cache.plan = Plan(where, used, self.device, rows)
             slots = where.to(self.device, non_blocking=True)
             allowed, last = (place <= slots[:, :, None]) & (slots < cache.padding)[:, :, None], cache.capacity
         position, key = slots, place.expand(len(tokens), -1)
         if above is not None and base is not None:
-            allowed, position, key = _with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
+            allowed, position, key = with_tree(allowed, slots, key, base.to(self.device), above.to(self.device))
         if not isinstance(where, int):
             # padding stands at 0: a far position would lengthen what rotary embeddings of the dynamic kinds take for the text
             position = position.masked_fill(slots == cache.padding, 0)
@@ -265,7 +268,7 @@ class TransformersModel:
             seen = allowed if window is None else windowed(allowed, position, key, window)
             masks[kind] = additive(seen, self.dtype)
         self.forwards += 1
-        if not self.offers_hidden:
+        if not self.offers_hidden and rows is None:  # a recording writes to the first rows
             to = slots[0] if isinstance(where, int) else slots
             made = self._recorder.replay(
                 cache, tokens, list(masks.values()), position, to, used, lambda: self._call(cache, tokens, masks, position, 0)
@@ -310,95 +313,18 @@ def _shared(starts: list[int]) -> int | None:
     return starts[0] if starts.count(starts[0]) == len(starts) else None
 
 
-def _common_prefix(held: Tensor, ids: Tensor, start: int, end: int) -> int:
-    """Length of the longest common prefix of two id buffers, given that they agree up to `start`."""
-    if end <= start:
-        return max(0, min(start, end))
-    differ = held[start:end] != ids[start:end]
-    return start + int(differ.to(torch.uint8).argmax()) if bool(differ.any()) else end
-
-
-def _aligned(context: Context, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
-    """Ids and slots i64[B, C] of [start, end) of each row, aligned to the right; padding goes to the padding slot.
+def _aligned(ids: Tensor, starts: list[int], ends: list[int], padding: int) -> tuple[Tensor, Tensor | None]:
+    """Ids and slots i64[B, C] of [start, end) of each row of ids i64[B, S], aligned to the right; padding goes to the padding slot.
 
     Slots are None where all rows have the same start and end: consecutive, and nothing is padded.
     """
     if _shared(starts) is not None and _shared(ends) is not None:
-        return context.ids[:, starts[0] : ends[0]], None
+        return ids[:, starts[0] : ends[0]], None
     width = max(e - s for s, e in zip(starts, ends))
     tokens = torch.zeros(len(starts), width, dtype=torch.int64)
     slots = torch.full_like(tokens, padding)
     for b, (start, end) in enumerate(zip(starts, ends)):
         if end > start:
-            tokens[b, width - (end - start) :] = context.ids[b, start:end]
+            tokens[b, width - (end - start) :] = ids[b, start:end]
             slots[b, width - (end - start) :] = torch.arange(start, end)
     return tokens, slots
-
-
-def _with_tree(allowed: Tensor, slots: Tensor, key: Tensor, base: Tensor, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(allowed bool[B, C, used], position i64[B, C], key position i64[B, used]) when the last columns are nodes of a tree.
-
-    A node sees the context and its ancestors; it stands at the context's end plus its depth, whatever its slot.
-    """
-    batch, columns, used = allowed.shape
-    nodes = above.shape[1]
-    fed = min(nodes, columns)  # a growing tree feeds its newest level only; a score feeds every node, behind some context
-    node_slots = base + torch.arange(nodes, device=base.device)
-    depth = base - 1 + above.sum(-1)
-    seen = (torch.arange(used, device=base.device) < base[:, :, None]).expand(batch, fed, used).clone()
-    seen.scatter_(2, node_slots[:, None, :].expand(batch, fed, nodes), above[:, nodes - fed :])
-    key = key.clone().scatter_(1, node_slots, depth)
-    position = torch.cat([slots[:, : columns - fed], depth[:, nodes - fed :]], 1)
-    return torch.cat([allowed[:, : columns - fed], seen], 1), position, key
-
-
-class _Tree:
-    """The nodes that stand in slots behind each row's context, in the parts in which they came."""
-
-    __slots__ = ("base", "parts", "nodes", "is_chain")
-
-    def __init__(self, base: list[int], parts: list[tuple[Tensor, Tensor]], is_chain: bool = True):
-        """base: where each row's first node stands. parts: (tokens, parent), i64[B, M] each; parent is on the host."""
-        self.base, self.parts, self.is_chain = base, parts, is_chain
-        self.nodes = sum(tokens.shape[1] for tokens, _ in parts)
-
-    @property
-    def parent(self) -> Tensor:
-        return torch.cat([parent for _, parent in self.parts], 1)
-
-    def rows(self, order: list[int]) -> _Tree:
-        """The trees of these rows; -1 is a row that had none."""
-        if not self.nodes:
-            return self
-        at = torch.tensor([max(0, i) for i in order])
-        base = [self.base[i] if i >= 0 else -1 for i in order]
-        return _Tree(base, [(tokens[at.to(tokens.device)], parent[at]) for tokens, parent in self.parts], self.is_chain)
-
-    def grown(self, tokens: Tensor, parent: Tensor) -> _Tree:
-        one_more = tokens.shape[1] == 1 and all(above == self.nodes - 1 for (above,) in parent.tolist())
-        return _Tree(self.base, [*self.parts, (tokens, parent)], self.is_chain and one_more)
-
-    def host(self) -> _HostTree:
-        return _HostTree(torch.cat([tokens for tokens, _ in self.parts], 1).tolist(), self.parent.tolist())
-
-
-class _HostTree:
-    __slots__ = ("tokens", "parent")
-
-    def __init__(self, tokens: list[list[int]], parent: list[list[int]]):
-        self.tokens, self.parent = tokens, parent
-
-    def walk(self, b: int, ids: list[int]) -> list[int]:
-        """Nodes of row b along these ids, from the root as far as the tree goes.
-
-        Padding needs no care: whatever a node's token is, its keys and values are those of that token on its path.
-        """
-        path: list[int] = []
-        current = -1
-        for token in ids:
-            found = [n for n, (t, p) in enumerate(zip(self.tokens[b], self.parent[b])) if p == current and t == token]
-            if not found:
-                break
-            current = found[0]
-            path.append(current)
-        return path

@@ -30,6 +30,8 @@ def names() -> list[str]:
 def contenders(system: str, pair: Pair, settings: Settings) -> tuple[list, str | None]:
     """(contenders, reason why there are none).
 
+    Blocks of one pair that differ in temperature only share contenders, which hold models of their own: a job says its temperature itself.
+
     Raises:
         BadOption: no file is named after this system.
     """
@@ -37,8 +39,11 @@ def contenders(system: str, pair: Pair, settings: Settings) -> tuple[list, str |
         close = nearest(system, names())
         raise BadOption(f"no peer is named {system!r}", expected="of " + ", ".join(names()), next_step=f"Did you mean {close!r}?" if close else None)
     module = importlib.import_module(f"{__name__}.{system}")
+    key = (system, settings.lookaheads, settings.batch_size, settings.temperature > 0, settings.dtype, settings.device)
     try:
-        return module.contenders(pair, settings), None
+        if key not in pair.kept:
+            pair.kept[key] = module.contenders(pair, settings)
+        return list(pair.kept[key]), None
     except Missing as reason:
         return [], str(reason)
     except Exception as error:  # a peer that cannot even be made is a row of the report, not the end of the benchmark
