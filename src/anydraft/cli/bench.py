@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, report.html and plots; an existing one is continued.")],
     suite: Annotated[str, typer.Option(help="bundled, a .jsonl or .txt file, or hub:OWNER/NAME[/CONFIG][:SPLIT].")] = "bundled",
-    model: Annotated[list[str] | None, typer.Option(help="Target; repeatable. The bundled one if left out.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Target, 'random:llama-8b' for random weights of that shape; "
+                                                                "repeatable. The bundled one if left out.")] = None,
     assistant_model: Annotated[list[str] | None, typer.Option(help="Drafter, 'none' for no drafter; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. 'all': every one that fits the drafter.")] = None,
     num_assistant_tokens: Annotated[list[int] | None, typer.Option(help="Lookahead; repeatable.")] = None,
@@ -29,6 +30,8 @@ def bench(
     executor: Annotated[str, typer.Option(help="Where a parallel schedule runs: threads, processes or ray.")] = "threads",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For every method that takes it, such as statistics=FILE; "
                                                                                  "repeatable.")] = None,
+    forced_acceptance: Annotated[float | None, typer.Option(help="Make each proposal of a drafting model right with this probability, whatever it says: "
+                                                                   "for random weights. Greedy only; the rows are marked.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file from `anydraft plan`: its models, method, lookahead, temperature and batch.")] = None,
     peers: Annotated[list[str] | None, typer.Option(help="transformers, llama_cpp or openvino; repeatable.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens per prompt.")] = 48,
@@ -58,7 +61,7 @@ def bench(
         drafters=tuple(drafters),
         methods=tuple(method or ["all"]) if planned is None else (),
         lookaheads=tuple(sorted(num_assistant_tokens or [2, 4, 8])) if planned is None else looked_at(follows),
-        temperatures=tuple(temperature or [0.0, 0.6, 1.0]),
+        temperatures=tuple(temperature or ([0.0, 0.6, 1.0] if forced_acceptance is None else [0.0])),
         batch_sizes=tuple(batch_size or [1]),
         peers=tuple(peers or []),
         repetitions=repetitions,
@@ -71,6 +74,7 @@ def bench(
         target_replicas=target_replicas,
         executor=executor,
         options=tuple(map(named_value, option or ())),
+        forced_acceptance=forced_acceptance,
         planned=tuple(follows.items()),
     )
     check(grid, prompts, page)
@@ -119,6 +123,7 @@ def check(grid: Grid, prompts: int, page: Path | None) -> None:
             discover.load("drafters", method)
     check_schedules(grid)
     check_options(grid)
+    check_forced(grid)
 
 
 def check_schedules(grid: Grid) -> None:
@@ -136,6 +141,23 @@ def check_schedules(grid: Grid) -> None:
         raise BadOption("there is no such executor", got=grid.executor, expected=", ".join(EXECUTORS))
     if not parallel and (grid.target_replicas != 1 or grid.executor != "threads"):
         raise BadOption("--target-replicas and --executor are for a parallel schedule", next_step="Add --schedule dsi or --schedule pearl")
+
+
+def check_forced(grid: Grid) -> None:
+    """Raises BadOption where acceptance is forced and nothing could be, BadModel for random weights of an unknown shape."""
+    from anydraft.bench.random_weights import is_random, shape_of
+    from anydraft.bench.steered import Steering
+    from anydraft.core.errors import BadOption
+
+    for name in filter(is_random, (*grid.targets, *grid.drafters)):
+        shape_of(name)
+    if grid.forced_acceptance is None:
+        return
+    Steering(grid.forced_acceptance)
+    if max(grid.temperatures) > 0:
+        raise BadOption("--forced-acceptance is for greedy decoding", got=f"--temperature {max(grid.temperatures):g}", next_step="Use --temperature 0")
+    if "none" in grid.drafters:
+        raise BadOption("--forced-acceptance needs a drafter", got="--assistant-model none", next_step="Name one, such as random:llama-1b")
 
 
 def check_options(grid: Grid) -> None:
@@ -172,6 +194,8 @@ def measure(grid: Grid, suite: str, items: list[Item], prompts: int | None, out:
     chosen = pick(items, prompts)
     rest = [item for item in items if item not in chosen] or items
     settings = {**asdict(grid), "targets": [_last(n) for n in grid.targets], "drafters": [_last(n) for n in grid.drafters]}
+    if grid.forced_acceptance is None:  # folders of earlier releases go on
+        del settings["forced_acceptance"]
     settings["options"] = [[name, _last(value) if isinstance(value, str) else value] for name, value in grid.options]
     store = Store(out / "results.jsonl", {**settings, "suite": _last(suite), "prompts": [item.id for item in chosen]})
     if not store.of("machine"):
