@@ -33,12 +33,12 @@ class Script:
     def __init__(self) -> None:
         self._texts: dict[tuple[int, ...], list[int]] = {}
 
-    def learn(self, plain: Speculator, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        """Decodes the prompts that are not known to that length yet, each alone."""
+    def learn(self, plain: Speculator, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any) -> None:
+        """Decodes the prompts that are not known to that length yet, each alone; options are those of `generate`."""
         for prompt in prompts:
             held = self._texts.get(tuple(prompt))
             if held is None or len(held) < max_new_tokens:
-                self._texts[tuple(prompt)] = plain.generate(list(prompt), max_new_tokens=max_new_tokens).token_ids
+                self._texts[tuple(prompt)] = plain.generate(list(prompt), max_new_tokens=max_new_tokens, **options).token_ids
 
     def behind(self, prompt: Tensor) -> list[int]:
         """The new ids behind prompt i64[P]; none if it is not known."""
