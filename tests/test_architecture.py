@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src/anydraft"
 METHODS = {"rules", "drafters", "control", "schedules", "lossy"}
 PARTS = {"rules", "drafters", "vocabulary", "control", "schedules", "parallel", "engine"}
 USES = {"planning", "testing", "training", "serving", "bench", "lossy"}
-TOP = {"__init__", "aliases", "build", "cli", "deploy", "drop_in", "generation", "loading", "options", "pairing", "speculator"}
+TOP = {"__init__", "__main__", "aliases", "build", "cli", "deploy", "drop_in", "generation", "loading", "options", "pairing", "speculator"}
 FOLDERS = {"core", "zoo"} | PARTS | USES | TOP
 
 # What each folder may import from, besides itself. `bench` measures what users hold, so it sees the facade too.

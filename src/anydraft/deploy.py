@@ -91,13 +91,19 @@ class Deployment:
                 warnings.warn(f"DSI with k {k} wants {needed} target replicas, got {self.replicas}", stacklevel=2)
         return max(1, k)
 
-    def _executor(self) -> Any:
+    def builders(self) -> tuple[list[Callable[[], Any]], Callable[[], Any]]:
+        """What makes the replicas, and what makes the drafter, to be called where the workers run."""
         owner = self.owner
         own = owner.target.device
         cards = torch.cuda.device_count() if own.type == "cuda" and self.kind != "ray" and not hasattr(owner.model, "hf_device_map") else 0
         *places, last = placed(own, cards, self.replicas)
         targets = [partial(build_target, owner.model, place) for place in places]
         drafter = partial(build_drafter, owner.model, owner.tokenizer, owner.assistant_model, owner.assistant_tokenizer, self._method, owner.options, last)
+        return targets, drafter
+
+    def _executor(self) -> Any:
+        targets, drafter = self.builders()
+        own = self.owner.target.device
         if self.kind == "threads":
             from anydraft.parallel.threads import Threads
 
@@ -105,10 +111,10 @@ class Deployment:
         if self.kind == "processes":
             from anydraft.parallel.processes import Processes
 
-            return Processes(targets, drafter)
+            return Processes(targets, drafter, by_host=own.type != "cpu")
         from anydraft.parallel.rays import Rays
 
-        gpus = 1.0 if owner.target.device.type == "cuda" else 0.0
+        gpus = 1.0 if own.type == "cuda" else 0.0
         return Rays([targets[0]] * self.replicas, drafter, address=self.ray_address, gpus=gpus)
 
     def report(self) -> dict[str, Any]:

@@ -63,3 +63,22 @@ def test_the_bundled_pair_says_the_same_in_every_schedule(capsys, tmp_path):
     said = capsys.readouterr().out
     assert code == 0 and "| dsi | yes |" in said and "| pearl | yes |" in said
     assert (tmp_path / "trace.json").read_text().count("true") + (tmp_path / "trace.json").read_text().count("false") == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_random_weights_with_forced_acceptance_run_in_every_schedule(capsys, tmp_path, executor):
+    """Workers of random weights are given names instead of weights, in processes."""
+    asked = ["pair", "--prompts", "1", "--max-new-tokens", "8", "--repeats", "1", "--executor", executor, "--device", "cpu", "--dtype", "bfloat16"]
+    asked += ["--model", "random:tiny", "--assistant-model", "random:tiny-draft", "--forced-acceptance", "1", "--json", str(tmp_path / "pair.json")]
+    assert parallel.main(asked) == 0
+    said = capsys.readouterr().out
+    assert "acceptance forced 1, " in said and "1.00 of the drafts accepted" in said and "| dsi | yes |" in said and "| pearl | yes |" in said
+    assert '"forced": "forced 1"' in (tmp_path / "pair.json").read_text()
+
+
+def test_a_difference_is_a_tie_or_a_fault():
+    from anydraft.bench.parallel_pair import table
+
+    lines = table({"plain decoding": [1.0], "dsi": [2.0], "pearl": [2.0]}, {}, {"plain decoding": (0, 0), "dsi": (2, 1), "pearl": (1, None)}, (0.1, 0.1))
+    assert "NO: 2 texts differ, 1 first at a tie" in lines[3] and "not examined" in lines[4] and len({line.count("|") for line in lines}) == 1

@@ -147,3 +147,11 @@ def test_a_browser_shows_it_whole(store, tmp_path):
     assert title, run.stderr[-500:]
     broken, wide, count = map(int, re.findall(r"-?\d+", title[1]))
     assert broken == 0 and wide <= 0 and count == len(plots.PICTURES)
+
+
+def test_forced_acceptance_and_random_weights_are_told_wherever_figures_are(tmp_path):
+    settings = {"suite": "bundled", "max_new_tokens": 4, "targets": ["random:tiny"], "drafters": ["random:tiny-draft"], "forced_acceptance": 0.8}
+    marked = Store(tmp_path / "results.jsonl", settings)
+    report.write(marked, tmp_path)
+    for told in ((tmp_path / "report.html").read_text(), report.markdown(marked, [])):
+        assert "Rows named forced 0.8" in told and "random weights" in told

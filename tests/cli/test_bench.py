@@ -25,6 +25,10 @@ from anydraft.cli import main
         (("--option", "statistics=nowhere.safetensors"), "anydraft calibrate rdk"),
         (("--dtype", "float31"), "--dtype is not usable"),
         (("--plan", "nowhere.json"), "nowhere.json"),
+        (("--forced-acceptance", "2"), "from 0 to 1"),
+        (("--forced-acceptance", "0.8", "--temperature", "1"), "is for greedy decoding"),
+        (("--forced-acceptance", "0.8", "--model", "random:tiny"), "--forced-acceptance needs a drafter"),
+        (("--model", "random:llama-9b"), "no shape 'llama-9b'"),
         (("--plan", "nowhere.json", "--method", "tli"), "the plan says --method already"),
     ],
 )

@@ -1,19 +1,23 @@
 """Processes: the same tokens, workers that die, and none that outlive their parent's Ctrl-C."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 import warnings
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
+import torch
 from parts import Faulty, decode, plain, request, table_drafter, table_target
 
 from anydraft.parallel.drive import Parallel
-from anydraft.parallel.processes import Processes
+from anydraft.parallel.processes import Packed, Processes
 from anydraft.rules.match import Match
 from anydraft.schedules.dsi import DSI
 from anydraft.schedules.pearl import PEARL
@@ -50,7 +54,7 @@ def test_ctrl_c_ends_every_child():
         import sys
         from parts import Injected, decode, request
         from anydraft.parallel.drive import Parallel
-        from anydraft.parallel.processes import Processes
+        from anydraft.parallel.processes import Packed, Processes
         from anydraft.schedules.dsi import DSI
         if __name__ == "__main__":
             executor = Processes([Injected(0.05, None)], Injected(0.01, 0.8))
@@ -86,3 +90,17 @@ def _alive(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_packed_builder_takes_copies_of_its_weights_along():
+    tied = torch.nn.ModuleList([torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)])
+    tied[1].weight = tied[0].weight
+    build = pickle.loads(bytes(ForkingPickler.dumps(Packed(partial(list, tied)))))
+    first, second = build()
+    assert first.weight is second.weight and torch.equal(first.weight, tied[0].weight)
+    assert first.weight.data_ptr() != tied[0].weight.data_ptr() and not first.weight.is_shared()
+    executor = Processes([table_target], table_drafter, by_host=True)
+    try:
+        assert decode(Parallel(DSI, executor, 2), [request()], table_target(), table_drafter(), Match()) == plain([request()], table_target())
+    finally:
+        executor.close()

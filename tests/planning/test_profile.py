@@ -54,7 +54,7 @@ def test_verification_never_gets_cheaper_with_more_tokens():
 
 def test_timed_runs_interleave():
     order = []
-    timed([lambda: order.append("a"), lambda: order.append("b")], 2, None)
+    timed([lambda: order.append("a"), lambda: order.append("b")], 2)
     assert order == ["a", "b"] * 3
 
 

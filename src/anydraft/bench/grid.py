@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from anydraft.bench import peers
@@ -16,8 +17,10 @@ from anydraft.bench.costs import step_seconds
 from anydraft.bench.measure import Contender, Job, measure_round, warm_up
 from anydraft.bench.ours import Ours
 from anydraft.bench.pairs import Pair, Settings
+from anydraft.bench.steered import Script, Steering
 from anydraft.bench.store import Store
 from anydraft.bench.suites import Item
+from anydraft.bench.tied import tie_audit
 from anydraft.build import parameters
 from anydraft.core import discover
 from anydraft.core.errors import AnydraftError
@@ -52,6 +55,7 @@ class Grid:
     executor: str = "threads"
     ray_address: str | None = None
     options: tuple[tuple[str, Any], ...] = ()  # by name, for the methods that take them
+    forced_acceptance: float | None = None  # of drafters that are models, see steered.py; greedy only
     planned: tuple[tuple[str, Any], ...] = ()  # a plan's settings: one contender in place of methods and lookaheads
 
 
@@ -69,6 +73,7 @@ class Block:
     skipped: dict[str, str] = field(default_factory=dict)  # who cannot take part, and why
     jobs: list[Job] = field(default_factory=list)
     step_s: dict[int, float] = field(default_factory=dict)  # seconds of one target forward by tokens per row
+    script: Script = field(default_factory=Script)  # what the target says, for drafters that are steered
 
 
 def blocks(grid: Grid) -> list[Block]:
@@ -92,12 +97,15 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
         pairs[key] = Pair.load(block.target, None if block.drafter == "none" else block.drafter, dtype=grid.dtype, device=grid.device)
     pair = pairs[key]
     middle = block.lookaheads[len(block.lookaheads) // 2 :][:1]
-    settings = Settings(block.lookaheads if grid.full else middle, block.temperature, grid.top_p, block.batch_size)
+    settings = Settings(block.lookaheads if grid.full else middle, block.temperature, grid.top_p, block.batch_size, forced_acceptance=grid.forced_acceptance)
+    steering = None if grid.forced_acceptance is None else Steering(grid.forced_acceptance, block.script)
     block.contenders = [Ours(pair.target, pair.tokenizer, "none")]
     for name, method, k, more in ours(block, grid, pair):
-        drafter = (pair.drafter, pair.drafter_tokenizer) if method == "auto" or _drafts_with_a_model(method) else (None, None)
+        with_model = method == "auto" or _drafts_with_a_model(method)
+        drafter = (pair.drafter, pair.drafter_tokenizer) if with_model else (None, None)
+        steered = steering if with_model else None
         try:
-            block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter, label=f"anydraft {name}", **more))
+            block.contenders.append(Ours(pair.target, pair.tokenizer, method, k, *drafter, label=f"anydraft {name}", steering=steered, **more))
         except AnydraftError as error:
             block.skipped[f"anydraft {name.replace(f' k={k}', '')}"] = str(error)  # the reason is the same at every lookahead
     for system in grid.peers:
@@ -105,6 +113,8 @@ def fill(block: Block, grid: Grid, items: Sequence[Item], calibration: Sequence[
         block.contenders += found
         if reason:
             block.skipped[system] = reason
+        elif steering is not None and pair.drafter is not None:
+            block.skipped[f"{system} assisted"] = f"its drafter cannot be steered ({steering}), so it would be another comparison"
     longest = plain_of(block).target.max_length or 1 << 30
 
     def job(name: str, group: Sequence[Item], seed: int) -> Job:
@@ -187,7 +197,7 @@ def run(
                 warmed.add(b.name)
                 prepare(b, store)
             taking_part = [c for c in b.contenders if c in todo or c.name in (BASELINE, "transformers plain")]
-            for measured in measure_round(taking_part, job, repetition, store.session, reference=BASELINE, turn=total):
+            for measured in measure_round(taking_part, job, repetition, store.session, reference=BASELINE, turn=total, audit=tie_audit(partial(plain_of, b))):
                 store.add_measurement(b.name, measured)
         done += 1
         advance(b.name)
@@ -204,6 +214,9 @@ def close(filled: Sequence[Block]) -> None:
 
 def prepare(block: Block, store: Store) -> None:
     """Warms everybody up, on the first job and on the longest, and measures what a target forward of n tokens costs; costs and errors are stored."""
+    if any(getattr(c, "forced", None) for c in block.contenders):
+        for job in block.jobs:
+            block.script.learn(plain_of(block), job.prompts, job.max_new_tokens)
     longest = max(block.jobs, key=lambda job: max(map(len, job.prompts)))
     errors = warm_up(block.contenders, block.jobs[0]) | warm_up(block.contenders, longest)
     if not any(line["block"] == block.name for line in store.of("costs")):
@@ -226,7 +239,7 @@ def _short(name: str) -> str:
 
 def facts(block: Block) -> dict[str, Any]:
     """What a summary needs to know about a block without its models."""
-    kept = ("name", "system", "method", "k", "schedule")
+    kept = ("name", "system", "method", "k", "schedule", "forced")
     members = [{name: getattr(c, name, None) for name in kept} for c in block.contenders]
     model = plain_of(block).model
     size = sum(p.numel() * p.element_size() for p in model.parameters())

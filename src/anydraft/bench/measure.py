@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -71,6 +71,7 @@ class Measurement:
     first_s: float | None = None
     same: bool | None = None  # the reference's very ids; None where there is nothing to compare (sampling, an error)
     lengths: list[int] = field(default_factory=list)
+    tied: int | None = None  # of the prompts that differ, how many first do so at a tie of the target's own arithmetic; None: not examined
     diverged: list[int] = field(default_factory=list)  # per prompt, the first place that differs from the reference; -1 for none
     peak_bytes: int | None = None
     error: str | None = None
@@ -99,14 +100,20 @@ def warm_up(contenders: Sequence[Contender], job: Job) -> dict[str, str]:
     return {c.name: error for c in contenders if (error := _attempt(c, short)[1]) is not None}
 
 
+Audit = Callable[[Job, list[list[int]], list[list[int]]], int | None]
+"""(job, the right ids, others) -> how many of the prompts that differ do so at a tie, None where that cannot be told."""
+
+
 def measure_round(
-    contenders: Sequence[Contender], job: Job, repetition: int, session: int, reference: str | None = None, turn: int | None = None
-) -> Iterator[Measurement]:
+    contenders: Sequence[Contender], job: Job, repetition: int, session: int, reference: str | None = None, turn: int | None = None,
+    audit: Audit | None = None,
+) -> Iterator[Measurement]:  # fmt: skip
     """Runs one round and yields a measurement per contender, in the order in which they ran.
 
     Args:
         reference: the contender whose ids are the right ones where the job is greedy.
         turn: decides the order, as `rotated` says; the repetition where it is left out.
+        audit: asked about differences, after everybody has run.
     """
     order = rotated(list(contenders), repetition if turn is None else turn)
     expected: list[list[int]] | None = None
@@ -126,6 +133,7 @@ def measure_round(
         if tokens is not None and expected is not None and job.temperature == 0:
             made.diverged = [first_difference(a, b) for a, b in zip(expected, tokens)]
             made.same = all(d < 0 for d in made.diverged) and len(tokens) == len(expected)
+            made.tied = audit(job, expected, tokens) if audit is not None and not made.same else None
         yield made
 
 

@@ -1,6 +1,6 @@
 """Never slower: paired times of `auto` against plain decoding, over drafters that deserve it and drafters that do not.
 
-    python -m anydraft.bench.never_slower [--pairs 10] [--max-new-tokens 256] [--temperature 0] [--json FILE]
+    python -m anydraft.bench.never_slower [--pairs 10] [--max-new-tokens 256] [--temperature 0] [--device cuda] [--dtype float32] [--json FILE]
 
 Each pair decodes the same prompt both ways, right after each other and in alternating order, prefill included. Two clocks are reported:
 the wall's, and the process's own, which other programs on a busy machine disturb less. First of all plain decoding itself is held against a bare
@@ -37,11 +37,15 @@ def random_weights(config: Any, seed: int = 0) -> Any:
     return AutoModelForCausalLM.from_config(config).float().eval()
 
 
-def cases() -> tuple[Any, Any, dict[str, Callable[[], Speculator]]]:
+def cases(device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any, dict[str, Callable[[], Speculator]]]:
     """(target, tokenizer, what to compare by name); a case is built when its turn comes."""
-    target, tokenizer = load(str(zoo.path("target")))
-    small, _ = load(str(zoo.path("draft-bpe")))
-    other, others = load(str(zoo.path("draft-spm")))
+    settings = {"device_map": device, "dtype": getattr(torch, dtype)}
+    target, tokenizer = load(str(zoo.path("target")), **settings)
+    small, _ = load(str(zoo.path("draft-bpe")), **settings)
+    other, others = load(str(zoo.path("draft-spm")), **settings)
+
+    def untaught(config: Any) -> Any:
+        return random_weights(config).to(target.device, target.dtype)
 
     def speculator(drafter: Any = None, its: Any = None, **options: Any) -> Callable[[], Speculator]:
         return lambda: Speculator(target, tokenizer, drafter, its, **options)
@@ -51,15 +55,15 @@ def cases() -> tuple[Any, Any, dict[str, Callable[[], Speculator]]]:
         tokenizer,
         {
             "the bundled drafter": speculator(small, method="draft_model"),
-            "random weights": speculator(random_weights(small.config), method="draft_model"),
-            "random weights, half the target": speculator(random_weights(_half(target.config)), method="draft_model"),
+            "random weights": speculator(untaught(small.config), method="draft_model"),
+            "random weights, half the target": speculator(untaught(_half(target.config)), method="draft_model"),
             "as slow as the target": speculator(target, method="draft_model"),
             "prompt lookup": speculator(method="prompt_lookup"),
             "prompt lookup that finds nothing": speculator(method="prompt_lookup", min_matching_ngram_size=200, max_matching_ngram_size=200),
             "token recycling": speculator(method="token_recycling"),
             "another vocabulary, SLEM": speculator(other, others, method="slem"),
             "several drafters": speculator([small, other, "prompt_lookup"], [None, others, None]),
-            "several that are no good": speculator([random_weights(small.config), random_weights(_half(target.config)), "token_recycling"]),
+            "several that are no good": speculator([untaught(small.config), untaught(_half(target.config)), "token_recycling"]),
         },
     )
 
@@ -79,7 +83,7 @@ class BareLoop:
     @torch.inference_mode()
     def generate(self, prompt: str, max_new_tokens: int, **options: Any) -> list[int]:
         """New ids; the options are those of greedy requests, and so say nothing here."""
-        ids, cache, found = torch.tensor([self.tokenizer(prompt).input_ids]), None, []
+        ids, cache, found = torch.tensor([self.tokenizer(prompt).input_ids], device=self.model.device), None, []
         while len(found) < max_new_tokens:
             made = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = made.past_key_values
@@ -124,14 +128,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--control", default="auto", help="the control to hold against plain decoding")
     parser.add_argument("--case", action="append", help="only cases that contain this; repeatable")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    target, tokenizer, made = cases()
+    target, tokenizer, made = cases(given.device, given.dtype)
     prompts = [prompt["text"] for prompt in zoo.prompts()]
     random.Random(1).shuffle(prompts)
     plain = Speculator(target, tokenizer, method="none")
     options = {"max_new_tokens": given.max_new_tokens, "temperature": given.temperature, "ignore_eos": True}
-    print(f"{torch.get_num_threads()} threads, read bandwidth {bandwidth().read:.1f} GB/s")
+    print(f"{torch.get_num_threads()} threads, {given.device}, {given.dtype}, read bandwidth {bandwidth(given.device).read:.1f} GB/s")
     print(f"{given.pairs} pairs of {given.max_new_tokens} tokens, temperature {given.temperature:g}: plain seconds over ours")
     report, failed = {}, []
     against: dict[str, Any] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from anydraft.bench.measure import Job, Outcome, Stopwatch
+from anydraft.bench.steered import SteeredSpeculator, Steering
 from anydraft.speculator import Generation, Speculator
 
 
@@ -13,6 +15,7 @@ class Ours:
     method: a name of drafters/, "none" for plain decoding, or "auto".
     k: `num_assistant_tokens`, or "auto".
     label: the row's name; None makes it from method and k.
+    steering: forces the acceptance and marks the row's name; None leaves the drafter to itself.
     options: further keywords of `Speculator`, a schedule among them.
     """
 
@@ -27,12 +30,17 @@ class Ours:
         assistant_model: Any = None,
         assistant_tokenizer: Any = None,
         label: str | None = None,
+        steering: Steering | None = None,
         **options: Any,
     ):
         self.method, self.k, self.schedule = method, k, options.get("schedule", "sequential")
         self.name = label or ("anydraft none" if method == "none" else f"anydraft {method} k={k}")
+        self.forced = None if steering is None else str(steering)
+        if self.forced:
+            self.name += f", {self.forced}"
         self.device = model.device
-        self.speculator = Speculator(model, tokenizer, assistant_model, assistant_tokenizer, method, k, **options)
+        kind = Speculator if steering is None else partial(SteeredSpeculator, steering)
+        self.speculator = kind(model, tokenizer, assistant_model, assistant_tokenizer, method, k, **options)
 
     def run(self, job: Job) -> Outcome:
         """See `Contender.run`."""

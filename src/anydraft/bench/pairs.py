@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anydraft import zoo
+from anydraft.bench import random_weights
 from anydraft.loading import load
 
 
@@ -20,6 +21,7 @@ class Settings:
     batch_size: int = 1
     dtype: Any = None
     device: str | None = None
+    forced_acceptance: float | None = None  # peers cannot be steered, so then only their plain decoding takes part
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,15 @@ class Pair:
 
     @classmethod
     def load(cls, target: str, drafter: str | None = None, *, dtype: Any = None, device: str | None = None) -> Pair:
-        """Loads both by bundled name ("target", "draft-bpe"), folder or hub name.
+        """Loads both by bundled name ("target", "draft-bpe"), "random:NAME", folder or hub name.
 
         Raises:
             BadModel: nothing that can be loaded is there.
         """
         settings = {"dtype": dtype, "device_map": device}
         places = (located(target), located(drafter) if drafter else None)
-        model, tokenizer = load(places[0], **settings)
-        own = load(places[1], **settings) if places[1] else (None, None)
+        model, tokenizer = opened(places[0], **settings)
+        own = opened(places[1], **settings) if places[1] else (None, None)
         return cls(Path(target).name, Path(drafter).name if drafter else None, places, model, tokenizer, *own, settings)
 
     @property
@@ -62,12 +64,22 @@ class Pair:
         return sorted({int(one) for one in held if one is not None})
 
     def fresh_target(self) -> Any:
-        """A copy of the target from its files, for a peer that may change it."""
-        return load(self.where[0], **self.settings)[0]
+        """A copy of the target from its files, for a peer that may change it; random weights are shared."""
+        return self._fresh(self.where[0], self.target)
 
     def fresh_drafter(self) -> Any:
-        """A copy of the drafter from its files, for a peer that may change it."""
-        return load(self.where[1], **self.settings)[0]
+        """A copy of the drafter from its files, for a peer that may change it; random weights are shared."""
+        return self._fresh(self.where[1], self.drafter)
+
+    def _fresh(self, where: Any, held: Any) -> Any:
+        return random_weights.sharing(held) if random_weights.is_random(where) else load(where, **self.settings)[0]
+
+
+def opened(where: str, dtype: Any = None, device_map: str | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a place that `located` gave. Raises BadModel: nothing that can be loaded is there."""
+    if random_weights.is_random(where):
+        return random_weights.load(where, dtype, device_map)
+    return load(where, dtype=dtype, device_map=device_map)
 
 
 def located(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Parallel schedules by the wall clock: waiting models against the simulator's word, and the bundled pair with a core for each model.
+"""Parallel schedules by the wall clock: waiting models against the simulator's word, and real pairs (parallel_pair.py).
 
     python -m anydraft.bench.parallel waiting --executor threads|processes|ray [--tokens 60] [--repeats 3] [--json FILE]
     python -m anydraft.bench.parallel pair --executor threads|processes|ray [--max-new-tokens 64] [--repeats 5] [--json FILE]
+                                       [--device cuda] [--dtype bfloat16] [--model NAME] [--assistant-model NAME] [--forced-acceptance A]
 
 `waiting`: target 40 ms, drafter 4 to 20 ms, acceptance 0.5 to 0.95, 1 to 7 replicas. Forwards wait instead of computing, never less than
 their latency. The prediction is made before anything runs, by the simulator, from the latencies and the accept/reject trace of that very text. SI is the
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 import warnings
@@ -32,9 +32,9 @@ from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Draft, Request, Size
 from anydraft.core.stopping import Stopping
 from anydraft.drafters.draft_model import DraftModel
-from anydraft.parallel.drive import Parallel, latencies
+from anydraft.parallel.drive import Parallel
 from anydraft.parallel.latency import Scripted, Slowed
-from anydraft.planning.simulate import lookahead_for, recorded_trace, simulate
+from anydraft.planning.simulate import lookahead_for, simulate
 from anydraft.rules.speculative_sampling import SpeculativeSampling
 from anydraft.schedules.dsi import DSI
 from anydraft.schedules.sequential import sequential
@@ -234,96 +234,6 @@ def described() -> str:
     return f"{found['processor']}, {found['cores']} cores"
 
 
-# -- real models --------------------------------------------------------------------------------------------------------
-
-
-def pair(given: argparse.Namespace) -> int:
-    """The bundled pair: DSI and PEARL against the sequential schedule on one core and on all. Exit code 1 if a token differs."""
-    from anydraft import zoo
-    from anydraft.speculator import Speculator
-
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    prompts = [prompt["text"] for prompt in zoo.prompts()][: given.prompts]
-
-    def load(**options: Any) -> Speculator:
-        models = {"assistant_model": zoo.path("draft-bpe"), "method": "draft_model", "num_assistant_tokens": given.lookahead}
-        return Speculator.from_pretrained(zoo.path("target"), **models, **options)
-
-    def contender(schedule: str) -> Speculator:
-        return load(schedule=schedule, executor=given.executor, target_replicas=1) if schedule != "sequential" else load(control="fixed")
-
-    made = {"sequential": contender("sequential"), "sequential, all cores": contender("sequential"), "dsi": contender("dsi"), "pearl": contender("pearl")}
-    spent: dict[str, list[float]] = {name: [] for name in made}
-    texts: dict[str, list[Any]] = {}
-    try:
-        for turn in range(given.repeats + 1):  # the first warms up
-            order = list(made) if turn % 2 else list(made)[::-1]
-            for name in order:
-                torch.set_num_threads(len(cores) if name == "sequential, all cores" else 1)
-                mark = time.perf_counter()
-                ids = [made[name].generate(p, max_new_tokens=given.max_new_tokens, ignore_eos=True).token_ids for p in prompts]
-                if turn:
-                    spent[name].append(time.perf_counter() - mark)
-                elif name in ("dsi", "pearl"):
-                    _pin(made[name], cores)
-                texts[name] = ids
-    finally:
-        reports = {name: made[name].schedule.report() for name in ("dsi", "pearl")}  # type: ignore[union-attr]
-        for one in made.values():
-            one.close()
-    told = foretold(made["sequential"], prompts, given.max_new_tokens, given.lookahead, given.trace)
-    print(f"{given.executor}: bundled pair, greedy, {len(prompts)} prompts x {given.max_new_tokens} tokens, k {given.lookahead}, one replica, "
-          f"{given.repeats} repetitions; {described()}\n{told}\n")  # fmt: skip
-    print("| schedule | tokens identical | time of sequential on one core / its own | of sequential on all cores / its own | idle | tokens/s per device |")
-    print("|---|---|---|---|---:|---:|")
-    same = True
-    for name, seconds in spent.items():
-        equal = texts[name] == texts["sequential"]
-        same &= equal
-        report = reports.get(name, {})
-        rest = f"{report['idle_share']:.0%} | {report['tokens_per_s_per_device']:.1f}" if report else "— | —"
-        print(f"| {name} | {'yes' if equal else 'NO'} | {_ratio(spent['sequential'], seconds)} | {_ratio(spent['sequential, all cores'], seconds)} | {rest} |")
-    if given.json:
-        given.json.write_text(json.dumps({"hardware": facts(), "spent": spent, "reports": reports}, indent=2) + "\n", encoding="utf-8")
-    return 0 if same else 1
-
-
-def foretold(made: Any, prompts: Sequence[str], tokens: int, lookahead: int, path: Path | None) -> str:
-    """What the simulator says of this pair, from its traces and the latencies of single forwards: with a device for each model."""
-    drafter, pace = made.parts(False).drafter, []
-    flags: list[bool] = []
-    totals = dict.fromkeys(("si", "dsi", "pearl"), 0.0)
-    for prompt in prompts:
-        (request,) = made.requests(prompt, max_new_tokens=tokens)
-        pace.append(latencies(made.target, drafter.model, request.prompt, 20))
-        trace = recorded_trace(drafter, request, made.generate(prompt, max_new_tokens=tokens, ignore_eos=True).token_ids)
-        flags += trace
-        target_s, draft_s = pace[-1]
-        for name in totals:
-            totals[name] += simulate(name, trace, target_s, draft_s, lookahead, 1).total
-    if path is not None:
-        path.write_text(json.dumps(flags) + "\n", encoding="utf-8")
-    target_s, draft_s = (median(times) for times in zip(*pace))
-    accepted, gains = sum(flags) / len(flags), {name: totals["si"] / totals[name] for name in ("dsi", "pearl")}
-    return (
-        f"one thread: {1e3 * target_s:.2f} ms per target forward, {1e3 * draft_s:.2f} ms per draft, {accepted:.2f} of the drafts accepted; "
-        f"modelled without contention, against SI: DSI {gains['dsi']:.2f}, PEARL {gains['pearl']:.2f}"
-    )
-
-
-def _pin(made: Any, cores: list[int]) -> None:
-    """A core for each worker process, in turn: the drafter's first."""
-    workers = getattr(made.schedule.executor, "processes", {})
-    for place, (_, process) in enumerate(sorted(workers.items())):
-        if hasattr(os, "sched_setaffinity") and process.pid:
-            os.sched_setaffinity(process.pid, {cores[place % len(cores)]})
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> str:
-    ratios = [a / b for a, b in zip(ours, theirs)]
-    return f"{median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs what is asked for and prints one Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m anydraft.bench.parallel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -336,12 +246,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=3, help="for pair")
     parser.add_argument("--lookahead", type=int, default=3, help="k, for pair")
     parser.add_argument("--trace", type=Path, help="write which drafts of the pair are accepted, as `anydraft simulate --trace` takes it")
+    parser.add_argument("--model", default="target", help="of pair; 'random:llama-8b' for random weights of that shape")
+    parser.add_argument("--assistant-model", default="draft-bpe", help="of pair, with the target's vocabulary")
+    parser.add_argument("--device", help="of pair: cpu, cuda, ...; both models share it")
+    parser.add_argument("--dtype", help="of pair: float32, bfloat16, ...")
+    parser.add_argument("--forced-acceptance", type=float, help="of pair: make each draft right with this probability, see steered.py")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error" if given.what == "waiting" else "default")  # a lost worker spoils the figures
-        return waiting(given) if given.what == "waiting" else pair(given)
+        if given.what == "waiting":
+            return waiting(given)
+        from anydraft.bench.parallel_pair import pair
+
+        return pair(given)
 
 
 if __name__ == "__main__":

@@ -70,9 +70,10 @@ MODEL = {
 LEGEND = {
     "SPEED": "tokens/s over the whole call, prompt included. × are ratios of tokens/s to our own and to "
     "transformers' plain decoding, paired within interleaved rounds; intervals are "
-    "95 % bootstrap intervals over prompts. identical: greedy rounds with the very ids of our plain decoding. floor share: the time in "
-    "which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch exceeds 1. "
-    "peak MB: of the whole process, with every contender's models in it.",
+    "95 % bootstrap intervals over prompts. identical: greedy rounds with the very ids of our plain decoding; at ties: rounds that first "
+    "differ where the two largest logits are closer than forwards of other shapes move them, so that neither token is the wrong one. floor "
+    "share: the time in which the weights could be read once at the measured bandwidth, over the time per token; only speculation or a batch "
+    "exceeds 1. peak MB: of the whole process, with every contender's models in it.",
     "STEPS": "accepted length = 1 + accepted / steps with a draft; acceptance rate = accepted / drafted; by position: share of steps that "
     "accepted at least that many. Times are shares of the whole.",
     "PARALLEL": "Tasks of the replicas over all rounds; wasted: answered or cancelled without deciding a position. idle share: of the replicas' and the "
@@ -95,7 +96,7 @@ def write(store: Store, folder: Path) -> Path:
     pictures = "".join(_figure(folder / "plots" / name, caption) for name, caption in captions.items())
     parts = [
         f"<h1>anydraft benchmark</h1><p>{html.escape(headline(store, rows))}</p>",
-        *(f"<p>{html.escape(told)}</p>" for told in [plan_line(store, rows)] if told),
+        *(f"<p>{html.escape(told)}</p>" for told in (plan_line(store, rows), forced_line(store)) if told),
         f"<p class=note>{html.escape(hardware_line(store))}</p>",
         "<h2>Pictures</h2>",
         pictures or "<p>Too few cells for a picture.</p>",
@@ -130,9 +131,11 @@ def headline(store: Store, rows: Sequence[Cell]) -> str:
     fine = [r for r in rows if r.get("tokens_per_s")]
     compared, same = sum(r["compared"] for r in fine), sum(r["identical"] for r in fine)
     blocks = len({r["block"] for r in rows})
+    tied = sum(r.get("tied", 0) for r in fine)
+    ties = f", {tied} more differ at ties of the target's own arithmetic" if tied else ""
     return (
         f"{len(fine)} cells in {blocks} blocks, suite {settings['suite']}, {settings['max_new_tokens']} new tokens, interleaved rounds. "
-        f"{same} of {compared} greedy rounds gave the very ids of plain decoding."
+        f"{same} of {compared} greedy rounds gave the very ids of plain decoding{ties}."
     )
 
 
@@ -184,6 +187,20 @@ def plan_line(store: Store, rows: Sequence[Cell]) -> str:
     )
 
 
+def forced_line(store: Store) -> str:
+    """What rows are that say "forced", and what weights say that are random; empty without either."""
+    rate, names = store.settings.get("forced_acceptance"), (*store.settings.get("targets", ()), *store.settings.get("drafters", ()))
+    told = ["Models named random: have random weights: they show what a step of that size costs, and their text means nothing."] if any(
+        name.startswith("random:") for name in names
+    ) else []
+    if rate is not None:
+        told.append(
+            f"Rows named forced {rate:g}: the drafter's forwards ran, and each of its proposals was then made the target's own token with probability "
+            f"{rate:g}, another one otherwise. Their acceptance was set, not found; acceptance rate counts tokens behind a rejection too."
+        )
+    return " ".join(told)
+
+
 def model_line(rows: Sequence[Cell]) -> str:
     """The median absolute error of every closed form."""
     errors: dict[str, list[float]] = {}
@@ -206,7 +223,8 @@ def failure_lines(rows: Sequence[Cell]) -> list[str]:
     for r in rows:
         if r.get("compared", 0) > r.get("identical", 0):
             shorter = f", {r['other_lengths']} of them of other lengths" if r.get("other_lengths") else ""
-            told.append(f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds{shorter}")
+            tied = f", {r['tied']} of them at ties of the target's own arithmetic" if r.get("tied") else ""
+            told.append(f"{r['block']}: {r['contender']} gave other ids in {r['compared'] - r['identical']} of {r['compared']} rounds{shorter}{tied}")
         if r["system"] == "anydraft" and r.get("to_plain") and r["to_plain"][2] < 1:
             told.append(f"{r['block']}: {r['contender']} is slower than plain decoding: {shown(r, 'to_plain')}")
     return told
@@ -263,6 +281,7 @@ def shown(row: Cell, key: str) -> str:
         return _ratio(value)
     if key == "identical":
         said = f"{value}/{row['compared']}" if row["compared"] else "sampled"
+        said += f", {row['tied']} at ties" if row.get("tied") else ""
         return f"{said}, {row['errors']} errors" if row.get("errors") else said
     if key == "accepted_at":
         return " ".join(f"{share:.2f}" for share in value[:8])
@@ -280,7 +299,8 @@ def shown(row: Cell, key: str) -> str:
 def markdown(store: Store, rows: Sequence[Cell]) -> str:
     """The speed tables and the model errors, to be pasted into documentation."""
     lines = [headline(store, rows), "", hardware_line(store), ""]
-    lines += [told, ""] if (told := plan_line(store, rows)) else []
+    for told in (plan_line(store, rows), forced_line(store)):
+        lines += [told, ""] if told else []
     for block in dict.fromkeys(r["block"] for r in rows):
         lines += [f"### {block}", "", "| " + " | ".join(SPEED) + " |", "|---|" + "---:|" * (len(SPEED) - 1)]
         for r in rows:

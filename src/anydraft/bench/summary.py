@@ -10,6 +10,7 @@ from anydraft.bench.closed_form import Costs
 from anydraft.bench.grid import BASELINE, CALIBRATION
 from anydraft.bench.measure import Measurement, paired_ratio
 from anydraft.bench.store import Store
+from anydraft.bench.tied import explained
 
 PEER_BASELINE = "transformers plain"
 
@@ -55,6 +56,8 @@ def _cell(
     }
     if row["schedule"] != "sequential":
         row["line"] = f"{row['method']}, {row['schedule']}"
+    if member.get("forced"):
+        row["line"] += f", {member['forced']}"
     row["error"], row["errors"] = next((m.error for m in own if m.error), None), sum(m.error is not None for m in own)
     if not fine:
         return row
@@ -67,6 +70,7 @@ def _cell(
         "time_to_first_token_s": sum(firsts) / len(firsts) if firsts else None,
         "identical": sum(bool(m.same) for m in compared),
         "compared": len(compared),
+        "tied": sum(not m.same and explained(m.diverged, m.tied) for m in compared),
         "other_lengths": _other_lengths(timed, compared),
         "peak_bytes": max((m.peak_bytes for m in fine if m.peak_bytes is not None), default=None),
         "to_plain": paired_ratio(timed, member["name"], BASELINE),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for results.jsonl, report.html and plots; an existing one is continued.")],
     suite: Annotated[str, typer.Option(help="bundled, a .jsonl or .txt file, or hub:OWNER/NAME[/CONFIG][:SPLIT].")] = "bundled",
-    model: Annotated[list[str] | None, typer.Option(help="Target; repeatable. The bundled one if left out.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Target, 'random:llama-8b' for random weights of that shape; "
+                                                                "repeatable. The bundled one if left out.")] = None,
     assistant_model: Annotated[list[str] | None, typer.Option(help="Drafter, 'none' for no drafter; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. 'all': every one that fits the drafter.")] = None,
     num_assistant_tokens: Annotated[list[int] | None, typer.Option(help="Lookahead; repeatable.")] = None,
@@ -30,6 +31,8 @@ def bench(
     ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: a new one on this machine.")] = None,
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="For every method that takes it, such as statistics=FILE; "
                                                                                  "repeatable.")] = None,
+    forced_acceptance: Annotated[float | None, typer.Option(help="Make each proposal of a drafting model right with this probability, whatever it says: "
+                                                                   "for random weights. Greedy only; the rows are marked.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file from `anydraft plan`: its models, method, lookahead, temperature and batch.")] = None,
     peers: Annotated[list[str] | None, typer.Option(help="transformers, llama_cpp or openvino; repeatable.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens per prompt.")] = 48,
@@ -59,7 +62,7 @@ def bench(
         drafters=tuple(drafters),
         methods=tuple(method or ["all"]) if planned is None else (),
         lookaheads=tuple(sorted(num_assistant_tokens or [2, 4, 8])) if planned is None else looked_at(follows),
-        temperatures=tuple(temperature or [0.0, 0.6, 1.0]),
+        temperatures=tuple(temperature or ([0.0, 0.6, 1.0] if forced_acceptance is None else [0.0])),
         batch_sizes=tuple(batch_size or [1]),
         peers=tuple(peers or []),
         repetitions=repetitions,
@@ -73,6 +76,7 @@ def bench(
         executor=executor,
         ray_address=ray_address,
         options=tuple(map(named_value, option or ())),
+        forced_acceptance=forced_acceptance,
         planned=tuple(follows.items()),
     )
     check(grid, prompts, page)
@@ -121,6 +125,7 @@ def check(grid: Grid, prompts: int, page: Path | None) -> None:
             discover.load("drafters", method)
     check_schedules(grid)
     check_options(grid)
+    check_forced(grid)
 
 
 def check_schedules(grid: Grid) -> None:
@@ -141,6 +146,23 @@ def check_schedules(grid: Grid) -> None:
         raise BadOption("--target-replicas, --executor and --ray-address are for a parallel schedule", next_step=step)
     for name in parallel:  # what is left to refuse is said by who would run it; nothing is started
         schedule_for(None, name, grid.target_replicas, grid.executor, grid.ray_address)
+
+
+def check_forced(grid: Grid) -> None:
+    """Raises BadOption where acceptance is forced and nothing could be, BadModel for random weights of an unknown shape."""
+    from anydraft.bench.random_weights import is_random, shape_of
+    from anydraft.bench.steered import Steering
+    from anydraft.core.errors import BadOption
+
+    for name in filter(is_random, (*grid.targets, *grid.drafters)):
+        shape_of(name)
+    if grid.forced_acceptance is None:
+        return
+    Steering(grid.forced_acceptance)
+    if max(grid.temperatures) > 0:
+        raise BadOption("--forced-acceptance is for greedy decoding", got=f"--temperature {max(grid.temperatures):g}", next_step="Use --temperature 0")
+    if "none" in grid.drafters:
+        raise BadOption("--forced-acceptance needs a drafter", got="--assistant-model none", next_step="Name one, such as random:llama-1b")
 
 
 def check_options(grid: Grid) -> None:
@@ -178,6 +200,8 @@ def measure(grid: Grid, suite: str, items: list[Item], prompts: int | None, out:
     rest = [item for item in items if item not in chosen] or items
     settings = {**asdict(grid), "targets": [_last(n) for n in grid.targets], "drafters": [_last(n) for n in grid.drafters]}
     del settings["ray_address"]  # says where, not what, and names a machine
+    if grid.forced_acceptance is None:  # folders of earlier releases go on
+        del settings["forced_acceptance"]
     settings["options"] = [[name, _last(value) if isinstance(value, str) else value] for name, value in grid.options]
     store = Store(out / "results.jsonl", {**settings, "suite": _last(suite), "prompts": [item.id for item in chosen]})
     if not store.of("machine"):

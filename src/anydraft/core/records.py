@@ -192,6 +192,22 @@ class Draft:
         """N, padding included."""
         return self.tokens.shape[1]
 
+    def on(self, device: torch.device) -> Draft:
+        """The same draft on a device: a rule judges where the laws are that it compares with. A law that is made on demand answers where it is asked."""
+        if self.tokens.device == device:
+            return self
+        own = {name: getattr(self, name).to(device) for name in ("tokens", "parent", "live", "kind", "index")}
+        return dataclasses.replace(self, law=_on(self.law, device), **own)
+
+
+def _on(thing: Any, device: torch.device) -> Any:
+    """A law with its tensors on a device."""
+    if isinstance(thing, Tensor):
+        return thing.to(device)
+    if not dataclasses.is_dataclass(thing) or isinstance(thing, type):
+        return thing
+    return dataclasses.replace(thing, **{f.name: _on(getattr(thing, f.name), device) for f in dataclasses.fields(thing)})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scores:

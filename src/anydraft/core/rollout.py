@@ -145,7 +145,7 @@ def draw_tree(model: Model, context: Context, size: Size, noise: Noise, shape: B
         return Draft.empty(context.size)
     logits = model.next(own or context)[:, None]  # f[B, M, U]: one row per node of the last level, the root at first
     device, reach = logits.device, depth.to(logits.device)
-    grown = _Growing(context, shape.kind, device)
+    grown = _Growing(context, shape.kind, device, int(size.nodes.max()))
     parents, live = [-1], (reach > 0)[:, None]
     forwards = 1
     for level, width in enumerate(shape.width[: int(depth.max())]):
@@ -170,10 +170,12 @@ def draw_tree(model: Model, context: Context, size: Size, noise: Noise, shape: B
 class _Growing:
     """Columns of a tree while it is drawn. Every row has the same shape; `live` says which nodes a row has."""
 
-    def __init__(self, context: Context, kind: str, device: torch.device):
+    def __init__(self, context: Context, kind: str, device: torch.device, most: int):
         self.requests, self.kind, self.device = context.requests, KINDS[kind], device
         point = [(r.temperature if r.draft_temperature is None else r.draft_temperature) == 0 for r in context.requests]
-        self.point = torch.tensor(point, device=device) | (self.kind == DETERMINED)  # bool[B] rows whose children are determined
+        point = [here or self.kind == DETERMINED for here in point]
+        self.point = torch.tensor(point, device=device)  # bool[B] rows whose children are determined
+        self.some_point, self.all_point, self.most = any(point), all(point), most  # known here, so that nobody waits for the device to say so
         self.tokens: list[Tensor] = []
         self.lives: list[Tensor] = []
         self.parent: list[int] = []
@@ -189,12 +191,12 @@ class _Growing:
         """Adds `width` children to each of `parents`, whose next-token logits are f[B, M, U], while the budget i64[B] lasts."""
         self.depth += 1
         for m, parent in enumerate(parents):
-            fan = min(width, int(budget.max()) - self.count, logits.shape[-1])
+            fan = min(width, self.most - self.count, logits.shape[-1])
             if fan > 0:
                 self._children(logits[:, m], parent, live[:, m], fan, budget, noise)
 
     def _children(self, logits: Tensor, parent: int, live: Tensor, fan: int, budget: Tensor, noise: Noise) -> None:
-        best = logits.topk(fan, -1).indices if bool(self.point.any()) else None
+        best = logits.topk(fan, -1).indices if self.some_point else None
         law = drafting_law(logits, self.requests)
         self.laws.append(law)
         row = law.rows(0)
@@ -222,7 +224,7 @@ class _Growing:
             live=torch.stack(self.lives, 1),
             kind=kind,
             index=torch.where(kind == DETERMINED, -1, place),
-            law=None if bool(self.point.all()) else stacked(self.laws),
+            law=None if self.all_point else stacked(self.laws),
             levels=self.depth,
             chain=self.parent == list(range(-1, self.count - 1)),
             forwards=forwards,

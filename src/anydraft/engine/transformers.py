@@ -99,7 +99,9 @@ class TransformersModel:
         with torch.inference_mode():
             self._locate(context)
             self._catch_up(context, most=self.chunk)
-            tokens, parent = draft.tokens.to(self.device), draft.parent.cpu()
+            # a chain's parents are known here; fetching them would make the forward wait for the draft
+            parent = torch.arange(-1, draft.nodes - 1).expand(draft.tokens.shape) if draft.chain else draft.parent.cpu()
+            tokens = draft.tokens.to(self.device)
             logits = self._forward(context, tokens.clamp_min(0), parent, draft.chain)
         return Scores(law=self._laws.of(logits, context, draft), logits=logits)
 
@@ -114,8 +116,8 @@ class TransformersModel:
         with torch.inference_mode():
             self._locate(context)
             self._catch_up(context, most=self.chunk)
-            none = torch.zeros(context.size, 0, dtype=torch.int64, device=self.device)
-            return self._forward(context, none, none.cpu(), True)[:, 0]
+            none = torch.zeros(context.size, 0, dtype=torch.int64)
+            return self._forward(context, none.to(self.device), none, True)[:, 0]
 
     def grow(self, tokens: Tensor, parent: Tensor) -> Tensor:
         """See `Model.grow`. Nodes beyond the model's positions get logits that are never used."""

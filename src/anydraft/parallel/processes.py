@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Sequence
@@ -20,12 +21,15 @@ class Processes(Pipes):
     Args:
         targets: one picklable builder per replica; drafter: the drafter's.
         threads: torch threads of each worker.
+        by_host: the builders hold models on an accelerator, see `Packed`.
         patience: seconds in which all workers must have built their models.
     """
 
-    def __init__(self, targets: Sequence[Builder], drafter: Builder | None, *, threads: int = 1, patience: float = 300.0):
+    def __init__(self, targets: Sequence[Builder], drafter: Builder | None, *, threads: int = 1, by_host: bool = False, patience: float = 300.0):
         super().__init__(len(targets))
-        builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
+        builders: dict[int, Builder] = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
+        if by_host:
+            builders = {n: Packed(build) for n, build in builders.items()}
         fresh = torch.multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools, locked
         self.processes: dict[int, Any] = {}
         for n, build in builders.items():
@@ -44,6 +48,30 @@ class Processes(Pipes):
                 process.kill()
         for process in self.processes.values():
             process.join(5)
+
+
+class Packed:
+    """A builder that travels with copies of its weights, by way of host memory; the worker puts them back on the device that they came from.
+
+    The alternative, a handle to the parent's memory on the device, is refused in many virtual machines and containers, and fails only
+    when a worker opens it. A copy costs memory on the device and some seconds at the start, and works wherever the models do.
+    """
+
+    def __init__(self, build: Builder):
+        self.build = build
+
+    def __call__(self) -> Any:
+        return self.build()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffer = io.BytesIO()
+        torch.save(self.build, buffer)
+        return _unpacked, (buffer.getvalue(),)
+
+
+def _unpacked(data: bytes) -> Builder:
+    """Bytes of our own parent's, so any object may be in them."""
+    return torch.load(io.BytesIO(data), weights_only=False)
 
 
 def _work(number: int, build: Builder, pipe: Any, threads: int) -> None:

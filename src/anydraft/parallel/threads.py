@@ -1,13 +1,19 @@
-"""Workers as threads of this process: no copy of any weights, and forwards overlap as far as the models release the interpreter's lock."""
+"""Workers as threads of this process: no copy of any weights, and forwards overlap as far as the models release the interpreter's lock.
+
+On a CUDA device each worker has a queue of kernels of its own, so that nobody's forward waits behind another's.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from anydraft.core.messages import DRAFTER, Answer, Command, Failed, Open
 from anydraft.parallel.executor import Builder, serve, worker_of
@@ -61,11 +67,24 @@ class Threads:
     def _loop(self, number: int, build: Builder) -> None:
         inbox = self._inboxes[number]
         try:
-            worker = worker_of(number, build)
-            while (order := inbox.get()) is not None:
-                serve(worker, number, order, inbox.asked(order), self._answers.put)
+            with _own_stream():
+                worker = worker_of(number, build)
+                while (order := inbox.get()) is not None:
+                    serve(worker, number, order, inbox.asked(order), self._answers.put)
         except BaseException as error:  # noqa: BLE001 - a thread must not die unheard
             self._answers.put(Failed(number, None, f"its thread ended: {type(error).__name__}: {error}", "dead"))
+
+
+@contextlib.contextmanager
+def _own_stream() -> Iterator[None]:
+    """Everything that the worker's models hold is made and used here; only the weights are older, so what is under way with them ends first."""
+    if not torch.cuda.is_initialized():
+        yield
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.default_stream())
+    with torch.cuda.stream(stream):
+        yield
 
 
 _OPEN: weakref.WeakSet[Threads] = weakref.WeakSet()

@@ -17,9 +17,11 @@ from torch import Tensor
 from anydraft.core.judge import chain, single
 from anydraft.core.messages import Command, Drafted, Node, Open, Run, Scored, Teach, Verify
 from anydraft.core.noise import Keyed
-from anydraft.core.records import Context, Draft, Size
+from anydraft.core.records import Context, Size
 from anydraft.core.roles import Drafter, NoiseSource, Target
 from anydraft.parallel.inbox import Asked, Never
+
+_HOST = torch.device("cpu")  # a draft is judged where the coordinator is
 
 
 class Contexts:
@@ -107,23 +109,11 @@ class Writer:
         for i, (token, live) in enumerate(zip(draft.tokens[0].tolist(), draft.live[0].tolist())):
             if not live or ended:
                 break
-            nodes.append(Node(token, _on_host(single(draft, i))))
+            nodes.append(Node(token, single(draft, i).on(_HOST)))
             ended = token < 0 or token in eos  # nothing can follow an empty draw, and nothing that counts an end
         short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
         last = ended or short or start + len(nodes) >= order.until
         return Drafted(order.task, order.epoch, start, tuple(nodes), last, time.perf_counter() - mark)
-
-
-def _on_host(draft: Draft) -> Draft:
-    """The same draft in host memory: it is judged where the coordinator is."""
-    if draft.tokens.device.type == "cpu":
-        return draft
-    moved = {name: getattr(draft, name).cpu() for name in ("tokens", "parent", "live", "kind", "index")}
-    law = draft.law
-    if law is not None:
-        tensors = {f.name: getattr(law, f.name) for f in dataclasses.fields(law)}  # type: ignore[arg-type]
-        law = dataclasses.replace(law, **{n: t.cpu() for n, t in tensors.items() if isinstance(t, Tensor)})  # type: ignore[type-var]
-    return dataclasses.replace(draft, law=law, **moved)
 
 
 def _watch(part: Any, cancelled: Asked) -> None:

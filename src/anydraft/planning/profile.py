@@ -52,7 +52,7 @@ def verification(target: Any, context: Context, widths: Sequence[int] = WIDTHS, 
         draft = chain(torch.zeros(context.size, n - 1, dtype=torch.int64))
         return lambda: target.score(context, draft)
 
-    seconds = timed([forward(n) for n in widths], repeats, target)
+    seconds = timed([forward(n) for n in widths], repeats)
     rising = 0.0
     points = []
     for n, s in zip(widths, seconds):
@@ -69,20 +69,22 @@ def drafting(drafter: Any, context: Context, depths: Sequence[int] = (2, 8), rep
         noise = Keyed().at(context)
         return lambda: drafter.propose(context, Size(depth=depth, nodes=depth), noise)
 
-    short, long = timed([draft(k) for k in depths], repeats, drafter)
+    short, long = timed([draft(k) for k in depths], repeats)
     level = max(0.0, long - short) / (depths[1] - depths[0])
     return max(0.0, short - depths[0] * level), level
 
 
-def timed(works: Sequence[Callable[[], Any]], repeats: int, part: Any) -> list[float]:
-    """The lower quartile of each work's seconds, all interleaved, after a warm round: other programs only ever add time."""
-    device = getattr(part, "device", torch.device("cpu"))
+def timed(works: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """The lower quartile of each work's seconds, all interleaved, after a warm round: other programs only ever add time.
+
+    An accelerator is waited for whatever the part is made of: a draft on one returns before it is made, and not every drafter tells where it is.
+    """
     runs: list[list[float]] = [[] for _ in works]
     for turn in range(repeats + 1):
         for run, work in zip(runs, works):
             start = time.perf_counter()
             work()
-            if device.type != "cpu":
+            if torch.accelerator.is_available():
                 torch.accelerator.synchronize()
             if turn:
                 run.append(time.perf_counter() - start)

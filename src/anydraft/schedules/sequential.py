@@ -60,8 +60,9 @@ def sequential(
         seconds.draft, mark = _since(mark)
         scores = target.score(context, draft)
         seconds.verify, mark = _since(mark)
-        verdict = rule.verify(draft, scores, step_noise)
-        after, emitted, finish, path = commit(context, draft, scores, verdict, [stopping[slot] for slot in context.slot.tolist()])
+        judged = draft.on(scores.logits.device)  # what was drafted without a model is on the host
+        verdict = rule.verify(judged, scores, step_noise)
+        after, emitted, finish, path = commit(context, judged, scores, verdict, [stopping[slot] for slot in context.slot.tolist()])
         spent = {name: now - before for (name, now), before in zip(_forwards(target, drafter).items(), forwards.values())}
         waited, mark = _since(mark)
         seconds.other += waited

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from anydraft.bench.measure import described
 from anydraft.bench.pairs import Pair, Settings
+from anydraft.bench.random_weights import is_random
 from anydraft.core import discover
 from anydraft.core.errors import BadOption, nearest
 
@@ -38,6 +39,8 @@ def contenders(system: str, pair: Pair, settings: Settings) -> tuple[list, str |
     if system not in names():
         close = nearest(system, names())
         raise BadOption(f"no peer is named {system!r}", expected="of " + ", ".join(names()), next_step=f"Did you mean {close!r}?" if close else None)
+    if system != "transformers" and any(map(is_random, pair.where)):
+        return [], "it reads a model's files, and random weights have none"
     module = importlib.import_module(f"{__name__}.{system}")
     key = (system, settings.lookaheads, settings.batch_size, settings.temperature > 0, settings.dtype, settings.device)
     try:

@@ -95,9 +95,10 @@ def quiet() -> Iterator[None]:
 
 
 def contenders(pair: Pair, settings: Settings) -> list[Generate]:
-    """The ways of transformers that fit this pair; a batch has only the plain one, because the others refuse more than one prompt."""
+    """The ways of transformers that fit this pair; a batch has only the plain one, because the others refuse more than one
+    prompt, and so has a pair whose acceptance is forced, because their drafters cannot be steered."""
     made = [Generate("plain", pair.fresh_target())]
-    if settings.batch_size > 1:
+    if settings.batch_size > 1 or settings.forced_acceptance is not None:
         return made
     lookup = 10
     made.append(Generate(f"prompt lookup k={lookup}", pair.fresh_target(), prompt_lookup_num_tokens=lookup))
