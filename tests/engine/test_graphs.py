@@ -1,6 +1,7 @@
 """A recording gives the very bits of the model it was made from, and steps aside wherever it might not."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -63,6 +64,18 @@ def test_ragged_rows_give_the_same_bits(monkeypatch):
     monkeypatch.setattr(graphs, "AFTER", 10**9)
     for a, b in zip(ours, ragged(itself)):
         assert torch.equal(a, b)
+
+
+def test_engines_of_one_model_share_its_recordings_also_in_threads(monkeypatch):
+    model = tiny()
+    engines = [TransformersModel(model) for _ in range(3)]
+    assert len({id(engine._recorder) for engine in engines}) == 1 and TransformersModel(tiny())._recorder is not engines[0]._recorder
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(steps, engines))
+    assert engines[0]._recorder._agreed[1, 1] and not engines[0]._recorder._refused and all(p.requires_grad for p in model.parameters())
+    monkeypatch.setattr(graphs, "AFTER", 10**9)
+    for want, *got in zip(steps(TransformersModel(tiny())), *made):
+        assert all(torch.equal(one, want) for one in got)
 
 
 def test_the_model_is_as_it_was():
