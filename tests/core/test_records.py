@@ -51,3 +51,19 @@ def test_records_are_frozen():
     for record, name in ((context, "length"), (Draft.empty(1), "tokens"), (context.requests[0], "seed")):
         with pytest.raises(AttributeError):
             setattr(record, name, None)
+
+
+def test_a_draft_moves_with_its_law_and_only_if_it_has_to():
+    """The rule judges where the target's logits are; `meta` stands for a device here, because it is one on every machine."""
+    from anydraft.core.law import Dense, Joined
+
+    place, host = torch.device("meta"), torch.device("cpu")
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    for law in (None, Dense(torch.ones(2, 3, 5))):
+        draft = Draft(tokens=ids, parent=ids, live=ids.bool(), kind=ids, index=ids, law=law, levels=3, forwards=4)
+        moved = draft.on(place)
+        assert draft.on(host) is draft and moved.tokens.device == moved.live.device == moved.index.device == place
+        assert (moved.levels, moved.forwards, moved.nodes) == (3, 4, 3)
+        assert moved.law is None if law is None else moved.law.probs.device == place
+    lazy = Joined([Dense(torch.ones(2, 3, 5))], [0])
+    assert Draft(tokens=ids, parent=ids, live=ids.bool(), kind=ids, index=ids, law=lazy).on(place).law is lazy

@@ -93,7 +93,7 @@ def contenders(both: Pair, given: argparse.Namespace, steering: Steering | None,
 
 def remade(both: Pair, given: argparse.Namespace, steering: Steering | None, device: torch.device) -> tuple[list[Any], Any]:
     """Builders that make random weights where they are used: gigabytes need not travel, and the drafter's worker needs no target."""
-    target, drafter = (partial(random_weights.build_engine, name, given.dtype, str(device)) for name in both.where)
+    target, drafter = (partial(random_weights.build_engine, str(name), given.dtype, str(device)) for name in both.where)
     return [target], partial(build_drafting, drafter, both.target.config.vocab_size, steering)
 
 
