@@ -65,5 +65,5 @@ def test_a_draft_moves_with_its_law_and_only_if_it_has_to():
         assert draft.on(host) is draft and moved.tokens.device == moved.live.device == moved.index.device == place
         assert (moved.levels, moved.forwards, moved.nodes) == (3, 4, 3)
         assert moved.law is None if law is None else moved.law.probs.device == place
-    lazy = Joined([Dense(torch.ones(2, 3, 5))], [0])
-    assert Draft(tokens=ids, parent=ids, live=ids.bool(), kind=ids, index=ids, law=lazy).on(place).law is lazy
+    joined = Draft(tokens=ids, parent=ids, live=ids.bool(), kind=ids, index=ids, law=Joined([Dense(torch.ones(2, 3, 5))], [0])).on(place)
+    assert joined.law.laws[0].probs.device == place

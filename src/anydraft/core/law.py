@@ -148,11 +148,17 @@ class Subset:
         return torch.where(place < 0, place, self.ids[place.clamp_min(0)])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Joined:
     """The rows of several laws in one count: law i has the rows from starts[i] on. Each request asks for a row of whichever it was drawn from."""
 
-    def __init__(self, laws: Sequence[Law], starts: Sequence[int]):
-        self.laws, self.starts, self.width = list(laws), list(starts), laws[0].width
+    laws: Sequence[Law]
+    starts: Sequence[int]
+
+    @property
+    def width(self) -> int:
+        """V."""
+        return self.laws[0].width
 
     def _per_law(self, index: Tensor | int, of: Callable[[Law, Tensor | int], Tensor]) -> Tensor:
         if isinstance(index, int):

@@ -204,6 +204,8 @@ def _on(thing: Any, device: torch.device) -> Any:
     """A law with its tensors on a device."""
     if isinstance(thing, Tensor):
         return thing.to(device)
+    if isinstance(thing, (list, tuple)):
+        return [_on(one, device) for one in thing]
     if not dataclasses.is_dataclass(thing) or isinstance(thing, type):
         return thing
     return dataclasses.replace(thing, **{f.name: _on(getattr(thing, f.name), device) for f in dataclasses.fields(thing)})
