@@ -54,7 +54,7 @@ class _Layer(CacheLayerMixin):
             if self.slots.ndim == 1:
                 held.index_copy_(2, self.slots, new)
             else:
-                held[torch.arange(self.batch)[:, None], :, self.slots] = new.transpose(1, 2)
+                held[torch.arange(self.batch, device=held.device)[:, None], :, self.slots] = new.transpose(1, 2)
         return rows[0][:, :, : self.used], rows[1][:, :, : self.used]
 
     def get_seq_length(self) -> int:
@@ -82,7 +82,7 @@ class Recorder:
 
     def __init__(self, model: Any, run: Any, kinds: tuple[str, ...], output: str, products: Products):
         self.model, self.run, self.kinds, self.output, self.products = model, run, kinds, output, products
-        self.possible = isinstance(run, torch.nn.Module) and _decides_nothing(model)
+        self.possible = isinstance(run, torch.nn.Module) and decides_nothing(model) and all(p.device.type == "cpu" for p in model.parameters())
         self._stamp: Any = None
         self._lock = threading.Lock()  # replicas in threads share one
         self.forget()
@@ -105,10 +105,10 @@ class Recorder:
 
     def refresh(self) -> None:
         """Called between generations: a model that got hooks, or other weights, is recorded anew or not at all."""
-        stamp = _stamp(self.model) if self.possible else None
-        if stamp != self._stamp:
+        now = stamp(self.model) if self.possible else None
+        if now != self._stamp:
             self.forget()
-            self._stamp = stamp
+            self._stamp = now
 
     def replay(
         self, cache: Any, tokens: Tensor, masks: list[Tensor], position: Tensor, slots: Tensor, used: int, eager: Callable[[], Tensor]
@@ -159,13 +159,7 @@ class Recorder:
         return want
 
     def _record(self, arguments: tuple[Any, ...]) -> None:
-        def forward(tokens: Tensor, position: Tensor, slots: Tensor, masks: list[Tensor], held: list[Tensor]) -> Tensor:
-            used = masks[0].shape[-1]
-            layers: list[Any] = [_Layer(k, v, tokens.shape[0], slots, used) for k, v in zip(held[::2], held[1::2])]
-            mask = dict(zip(self.kinds, masks)) if len(masks) > 1 else masks[0]
-            given = {"attention_mask": mask, "position_ids": position, "past_key_values": Cache(layers=layers), "use_cache": True}
-            return getattr(self.run(input_ids=tokens, **given), self.output)
-
+        forward = forward_of(self.run, self.kinds, self.output)
         trainable = [p for p in self.run.parameters() if p.requires_grad]
         try:
             for p in trainable:  # a recording holds no tensor that wants a gradient; given back below
@@ -183,6 +177,19 @@ class Recorder:
 _recorders: weakref.WeakValueDictionary[Any, Recorder] = weakref.WeakValueDictionary()  # as long as an engine holds them
 
 
+def forward_of(run: Any, kinds: tuple[str, ...], output: str) -> Callable[..., Tensor]:
+    """(tokens, position, slots, masks, keys and values of all layers) -> the wanted output: one forward that keeps nothing but what it writes to slots."""
+
+    def forward(tokens: Tensor, position: Tensor, slots: Tensor, masks: list[Tensor], held: list[Tensor]) -> Tensor:
+        used = masks[0].shape[-1]
+        layers: list[Any] = [_Layer(k, v, tokens.shape[0], slots, used) for k, v in zip(held[::2], held[1::2])]
+        mask = dict(zip(kinds, masks)) if len(masks) > 1 else masks[0]
+        given = {"attention_mask": mask, "position_ids": position, "past_key_values": Cache(layers=layers), "use_cache": True}
+        return getattr(run(input_ids=tokens, **given), output)
+
+    return forward
+
+
 def _own(traced: Any) -> Any:
     """The same function in a compilation unit of its own: torch keeps every traced function, and with it the weights, until the process ends."""
     held = traced.graph
@@ -193,18 +200,17 @@ def _own(traced: Any) -> Any:
     return made
 
 
-def _decides_nothing(model: Any) -> bool:
-    """Whether Python may be left out: a CPU, an architecture without control flow on values, static rotary embeddings."""
+def decides_nothing(model: Any) -> bool:
+    """Whether Python may be left out: an architecture without control flow on values, static rotary embeddings."""
     config = model.config
     text = config.get_text_config(decoder=True)
     ropes = getattr(text, "rope_parameters", None) or {}
     ropes = [ropes, *(r for r in ropes.values() if isinstance(r, dict))]
     static = {r["rope_type"] for r in ropes if "rope_type" in r} <= STATIC_ROPE
-    on_cpu = all(p.device.type == "cpu" for p in model.parameters())
-    return static and on_cpu and config.model_type in RECORDED and not getattr(model, "is_quantized", False)
+    return static and config.model_type in RECORDED and not getattr(model, "is_quantized", False)
 
 
-def _stamp(model: Any) -> Any:
+def stamp(model: Any) -> Any:
     """Changes when weights are exchanged or moved; None for a model with hooks, which want to be called."""
     if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in model.modules()):
         return None

@@ -144,6 +144,11 @@ class SlotCache(Cache):
             held[row, :, start : start + len(source)] = held[row].index_select(1, at)
 
 
+def power(n: int) -> int:
+    """n rounded up to a power of two, at least four buckets."""
+    return max(4 * BUCKET, 1 << (n - 1).bit_length())
+
+
 def bucket(n: int) -> int:
     """n rounded up to whole buckets."""
     return -(-n // BUCKET) * BUCKET

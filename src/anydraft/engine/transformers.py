@@ -18,13 +18,14 @@ from anydraft.core.processors import Laws
 from anydraft.core.records import Context, Draft, Scores
 from anydraft.core.tree import ancestors
 from anydraft.engine.attention import additive, layer_windows, longest_text, refuse_unsupported, windowed, with_tree
+from anydraft.engine.cuda_graphs import CudaGraphs
 from anydraft.engine.graphs import Recorder
 from anydraft.engine.groups import groups
 from anydraft.engine.head import HeadRows
 from anydraft.engine.held import Row, Tree, common_prefix
 from anydraft.engine.probe import probe
 from anydraft.engine.products import suited
-from anydraft.engine.slots import Plan, SlotCache, bucket
+from anydraft.engine.slots import Plan, SlotCache, bucket, power
 
 PRICE = 64  # columns that take a CPU as long as what a forward costs whatever its size
 PRICE_ACCELERATOR = 1024  # where a wide forward costs little more than a narrow one
@@ -61,7 +62,11 @@ class TransformersModel:
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
         self._products = suited(model)
-        self._recorder = Recorder.of(model, run, tuple(self.windows), output, self._products)
+        kinds = tuple(self.windows)
+        # a recording holds nothing of any text and serves every engine of a model; a graph writes to one engine's slots
+        on_gpu = self.device.type == "cuda"
+        self._recorder: Any = CudaGraphs(model, run, kinds, output) if on_gpu else Recorder.of(model, run, kinds, output, self._products)
+        self._grain = power if on_gpu else bucket  # a graph for every bucket of slots would be too many
         self.reset()
         if head_ids is None:
             probe(self)
@@ -192,7 +197,7 @@ class TransformersModel:
         starts = [self._rows[b].length for b in rows]
         ends = [start + take[b] for start, b in zip(starts, rows)]
         tokens, slots = _aligned(context.ids[: len(rows)] if some is None else context.ids[rows], starts, ends, cache.padding)
-        used = min(bucket(max(ends)), cache.capacity)
+        used = min(self._grain(max(ends)), cache.capacity)
         self._run(cache, tokens.to(self.device), used, 1, _shared(starts) if slots is None else slots, rows=some)
         for b, end in zip(rows, ends):
             self._rows[b].length = end
@@ -205,7 +210,7 @@ class TransformersModel:
         ids, slots = _aligned(context.ids, starts, ends, cache.padding)
         base = context.length[:, None]
         where = _shared(starts) if slots is None else torch.cat([slots, base + torch.arange(nodes)], 1)
-        used = min(bucket(max(ends) + nodes), cache.capacity)
+        used = min(self._grain(max(ends) + nodes), cache.capacity)
         above = None if chain else ancestors(parent)
         fed = torch.cat([ids.to(self.device), tokens], 1) if nodes else ids.to(self.device)
         logits = self._run(cache, fed, used, 1 + nodes, where, base, above)
@@ -221,7 +226,7 @@ class TransformersModel:
         if need > self._cache.capacity:
             self._cache.resize(0, max(bucket(need), 2 * self._cache.capacity))
         self._tree = self._tree.grown(tokens, parent)
-        used = min(bucket(need - 1), self._cache.capacity)
+        used = min(self._grain(need - 1), self._cache.capacity)
         above = None if self._tree.is_chain else ancestors(self._tree.parent)
         column, start = torch.tensor(base)[:, None], _shared(base)
         where = start + held if start is not None else column + held + torch.arange(new)

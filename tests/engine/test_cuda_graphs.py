@@ -1,0 +1,84 @@
+"""What surrounds a CUDA graph, with a graph that is played by running the model again: shapes, comparison, eviction. The capture itself needs a GPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from recorded import ragged, steps, tiny
+
+from anydraft.engine import cuda_graphs
+from anydraft.engine.cuda_graphs import CudaGraphs, _Captured
+from anydraft.engine.graphs import forward_of
+from anydraft.engine.transformers import TransformersModel
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Engines that capture; `wrong` makes every replay differ in one bit."""
+    asked = SimpleNamespace(wrong=False, captured=0, replayed=0)
+
+    def capture(self, given, held):
+        inputs = [tensor.clone() for tensor in given]
+        tokens, position, slots, *masks = inputs
+        forward, asked.captured = forward_of(self.run, self.kinds, self.output), asked.captured + 1
+        output = torch.zeros_like(forward(tokens, position, slots, masks, held))
+
+        def replay():
+            asked.replayed += 1
+            output.copy_(forward(tokens, position, slots, masks, held)).add_(1e-3 if asked.wrong else 0.0)
+
+        return _Captured(SimpleNamespace(replay=replay), inputs, output)
+
+    monkeypatch.setattr(CudaGraphs, "_capture", capture)
+    return asked
+
+
+def capturing(model):
+    engine = TransformersModel(model)
+    old = engine._recorder
+    engine._recorder = CudaGraphs(model, old.run, old.kinds, old.output)
+    engine.reset()
+    return engine
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_replays_are_the_model_itself(played, width):
+    for a, b in zip(steps(capturing(tiny()), width=width), steps(TransformersModel(tiny()), width=width)):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert 1 <= played.captured <= 3 and played.replayed > 40
+
+
+def test_ragged_rows_and_rows_that_come_and_go(played):
+    for a, b in zip(ragged(capturing(tiny())), ragged(TransformersModel(tiny()))):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert played.replayed > 10
+
+
+def test_a_bit_that_differs_ends_it_for_that_shape(played):
+    played.wrong = True
+    engine = capturing(tiny())
+    for a, b in zip(steps(engine), steps(TransformersModel(tiny()))):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert played.captured == played.replayed == len(engine._recorder._refused) and not engine._recorder._graphs
+
+
+def test_what_cannot_be_captured_runs_as_it_is(played, monkeypatch):
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda self, given, held: None)
+    engine = capturing(tiny())
+    assert len(steps(engine)) == 60 and engine._recorder._refused
+
+
+def test_few_graphs_are_kept_and_other_weights_need_others(played, monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "MOST", 2)
+    engine = capturing(tiny())
+    for width in (1, 2, 3):
+        steps(engine, width=width, count=8)
+    assert len(engine._recorder._graphs) == 2
+    engine.model.lm_head.weight = torch.nn.Parameter(engine.model.lm_head.weight.clone())
+    engine.reset()
+    assert not engine._recorder._graphs
+
+
+def test_an_output_is_not_overwritten_by_the_next_replay(played):
+    made = steps(capturing(tiny()), count=20)
+    assert not torch.equal(made[-1], made[-2])
