@@ -82,3 +82,14 @@ def test_few_graphs_are_kept_and_other_weights_need_others(played, monkeypatch):
 def test_an_output_is_not_overwritten_by_the_next_replay(played):
     made = steps(capturing(tiny()), count=20)
     assert not torch.equal(made[-1], made[-2])
+
+
+def test_the_next_text_finds_the_graphs_of_the_last_one(played):
+    """On a GPU the slots stay, and with them what writes to them; whatever they held before is seen by nobody."""
+    engine = capturing(tiny())
+    engine._keeps_slots = True
+    first = steps(engine)
+    captured = played.captured
+    engine.reset()
+    again = steps(engine)
+    assert played.captured == captured and all(torch.equal(a, b) for a, b in zip(first, again))

@@ -117,11 +117,11 @@ class Auto:
             state.balance = -math.inf
             state.on = False
             state.notes.append("speculation off: even if every draft token stood, drafting would take longer than it saves")
-        elif state.balance < self._least_price(state, context, b, costs, batch):
+        elif state.balance < (price := self._least_price(state, context, b, costs, batch)):
             state.on = False
             why = "it must read the prompt first" if self.experience.balance is None else "earlier requests lost time with it"
-            price = f"to try the drafter costs {self._least_price(state, context, b, costs):.0f} plain steps, too many for a beginning: {why}"
-            state.notes.append(f"plain decoding at first, the faster way for a short answer ({price}); a longer one tries it later, control='fixed' at once")
+            told = f"to try the drafter costs {price:.0f} plain steps, too many for a beginning: {why}"
+            state.notes.append(f"plain decoding at first, the faster way for a short answer ({told}); a longer one tries it later, control='fixed' at once")
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""

@@ -61,10 +61,11 @@ class TransformersModel:
         self._head = None if head_ids is None else HeadRows(model, head_ids)
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
+        self._cache = None
         self._products = suited(model)
         kinds = tuple(self.windows)
         # a recording holds nothing of any text and serves every engine of a model; a graph writes to one engine's slots
-        on_gpu = self.device.type == "cuda"
+        self._keeps_slots = on_gpu = self.device.type == "cuda"
         self._recorder: Any = CudaGraphs(model, run, kinds, output) if on_gpu else Recorder.of(model, run, kinds, output, self._products)
         self._grain = power if on_gpu else bucket  # a graph for every bucket of slots would be too many
         self.reset()
@@ -79,7 +80,8 @@ class TransformersModel:
         return held
 
     def reset(self) -> None:
-        """Forgets all rows and frees the slots."""
+        """Forgets all rows and frees the slots, but on a GPU: graphs write to them, and so may the next texts."""
+        self._spare: SlotCache | None = self._cache if self._keeps_slots else None
         self._cache: SlotCache | None = None
         self._counting = torch.empty(0, dtype=torch.int64)
         self._rows: list[Row] = []
@@ -169,11 +171,16 @@ class TransformersModel:
         need = int(context.length.max()) + nodes + 1
         if self._cache is None:
             room = max(need, min(int(context.limit.max()) + nodes + 1, 2 * need + 256))
-            self._cache = SlotCache(self._layers, context.size, bucket(room))
+            self._cache = self._spared(context.size, room) or SlotCache(self._layers, context.size, self._grain(room))
         elif need > self._cache.capacity or context.size > self._cache.rows:
             grown = self._cache.capacity if need <= self._cache.capacity else max(bucket(need), 2 * self._cache.capacity)
             self._cache.resize(context.size, grown)
         return self._cache
+
+    def _spared(self, rows: int, room: int) -> SlotCache | None:
+        """The slots of earlier texts, if there are enough of them and not far too many."""
+        held = self._spare
+        return held if held is not None and held.rows == rows and room <= held.capacity <= 2 * self._grain(room) else None
 
     # -- forwards ----------------------------------------------------------------------------------------------------
 
