@@ -16,7 +16,6 @@ from torch import Tensor
 
 from anydraft.engine.graphs import WIDEST, decides_nothing, forward_of, stamp
 
-AFTER = 4  # forwards before it pays to capture
 MOST = 64  # graphs that an engine keeps; the one that was used longest ago goes first
 
 
@@ -48,7 +47,7 @@ class CudaGraphs:
         self._graphs: dict[Any, _Captured] = {}
         self._refused: set[Any] = set()
         self._pool: Any = None
-        self._seen = 0
+        self._met: set[Any] = set()  # shapes that occurred once: many, like that of a prompt, never come again
 
     def refresh(self) -> None:
         """See `Recorder.refresh`."""
@@ -63,9 +62,8 @@ class CudaGraphs:
         """See `Recorder.replay`."""
         if self._stamp is None or tokens.shape[1] > WIDEST:
             return None
-        self._seen += 1
         held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        if self._seen <= AFTER or any(tensor is None for tensor in held):
+        if any(tensor is None for tensor in held):
             return None
         key = (*tokens.shape, slots.ndim, used, held[0].data_ptr(), held[0].shape)
         if key in self._refused:
@@ -75,6 +73,9 @@ class CudaGraphs:
         if known is not None:
             self._graphs[key] = known
             return known(given)
+        if key not in self._met:
+            self._met.add(key)
+            return None
         want = eager()
         made = self._capture(given, held)
         if made is None or not torch.equal(made(given), want):
