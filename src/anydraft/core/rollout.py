@@ -79,6 +79,8 @@ def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model
 
 def stacked(laws: Sequence[Law]) -> Law:
     """One law of R rows from R laws of one row."""
+    if len(laws) == 1:
+        return laws[0]
     points = [law for law in laws if isinstance(law, Point)]
     if len(points) == len(laws):
         return Point(torch.cat([law.ids for law in points], 1), points[0].width, points[0].dtype)

@@ -45,8 +45,8 @@ class Contexts:
     def further(self, context: Context, tokens: tuple[int, ...]) -> Context:
         """The same context with more ids behind it, in the same buffer."""
         start = int(context.length)
-        context.ids[0, start : start + len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
-        return dataclasses.replace(context, length=context.length + len(tokens))
+        context.ids.numpy()[0, start : start + len(tokens)] = tokens
+        return dataclasses.replace(context, length=torch.tensor([start + len(tokens)]))
 
 
 class Scorer:
@@ -104,7 +104,7 @@ class Writer:
         eos = context.requests[0].eos
         nodes: list[Node] = []
         ended = False
-        for i, (token, live) in enumerate(zip(draft.tokens[0].tolist(), draft.live[0].tolist())):
+        for i, (token, live) in enumerate(zip(draft.tokens.tolist()[0], draft.live.tolist()[0])):
             if not live or ended:
                 break
             nodes.append(Node(token, _on_host(single(draft, i))))
