@@ -108,8 +108,8 @@ class Rays(Pipes):
             near = doors.enter_context(socket.socket(socket.AF_UNIX))
             near.bind(path := os.path.join(folder, "door"))
             near.listen(len(builders))
-            address = Address(ray.get_runtime_context().get_node_id(), path, *far.getsockname()[:2])
-            calls = {actor.serve.remote(address, key): n for n, actor in self.actors.items()}
+            here = Address(ray.get_runtime_context().get_node_id(), path, *far.getsockname()[:2])
+            calls = {actor.serve.remote(here, key): n for n, actor in self.actors.items()}
             self._admit((near, far), key, calls, time.perf_counter() + _PATIENCE)
         self.greet(_PATIENCE)
 
