@@ -66,6 +66,11 @@ class TokenJudge:
         self._forwards, self._counted = forwards, forwards()
         self._mark = time.perf_counter()
 
+    @property
+    def asks(self) -> bool:
+        """Whether decisions need the laws that drafts were drawn from."""
+        return not (self._lossless and self.laws.certain(self.context))
+
     def drafts(self) -> bool:
         """Whether the request's processors allow speculation now."""
         plain = self.laws.plain(self.context)

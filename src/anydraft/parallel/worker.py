@@ -78,11 +78,12 @@ class Writer:
     def __init__(self, drafter: Drafter, noise: NoiseSource | None = None):
         self.drafter, self.noise = drafter, noise or Keyed()
         self._contexts = Contexts(None)
+        self._laws = True  # whether the open request's nodes bring theirs
 
     def do(self, order: Command, cancelled: Asked | None = None) -> Iterator[Drafted]:
         """The answers to one command: for a `Run`, one per unit until it ends or is cancelled."""
         if isinstance(order, Open):
-            context = self._contexts.open(order)
+            context, self._laws = self._contexts.open(order), order.laws
             _tell(self.drafter, "open", context)
         elif isinstance(order, Teach):
             _tell(self.drafter, "keep", order.step)
@@ -107,7 +108,7 @@ class Writer:
         for i, (token, live) in enumerate(zip(draft.tokens.tolist()[0], draft.live.tolist()[0])):
             if not live or ended:
                 break
-            nodes.append(Node(token, _on_host(single(draft, i))))
+            nodes.append(Node(token, _on_host(single(draft, i)) if self._laws else None))
             ended = token < 0 or token in eos  # nothing can follow an empty draw, and nothing that counts an end
         short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
         last = ended or short or start + len(nodes) >= order.until
