@@ -1,5 +1,6 @@
 """Processes: the same tokens, workers that die, and none that outlive their parent's Ctrl-C."""
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ import pytest
 import torch
 from parts import Faulty, decode, plain, request, table_drafter, table_target
 
+from anydraft.core.messages import Open, Scored, Verify
 from anydraft.parallel.drive import Parallel
 from anydraft.parallel.processes import Packed, Processes
 from anydraft.rules.match import Match
@@ -37,6 +39,24 @@ def test_the_tokens_are_those_of_plain_decoding_and_a_killed_replica_changes_non
     finally:
         executor.close()
     assert not any(process.is_alive() for process in executor.processes.values())
+
+
+def test_who_sends_to_a_busy_worker_does_not_wait_and_every_word_arrives():
+    executor = Processes([Faulty(table_target, "hang", 0), Faulty(table_target, "late", 0)], None)
+    try:
+        executor.send(Open(1, request(), 0))
+        for replica in (0, 1):
+            executor.send(Verify(1 + replica, replica, 1, 0, 3, (), ()))
+        for key in range(2, 22):  # 16 MB, more than any socket takes; the hanging worker will never read them
+            executor.send(Open(key, dataclasses.replace(request(), prompt=torch.ones(100_000, dtype=torch.int64)), 0))
+        executor.send(Verify(3, 1, 21, 0, 100_000, (), ()))
+        answers, end = [], time.time() + 60
+        while len(answers) < 2 and time.time() < end:
+            answers += [answer] if (answer := executor.receive(1.0)) is not None else []
+        assert [answer.task for answer in answers] == [2, 3]
+        assert all(isinstance(answer, Scored) for answer in answers)
+    finally:
+        executor.close()
 
 
 def test_a_killed_drafter_and_a_model_that_cannot_be_made():

@@ -35,11 +35,25 @@ def commit(context: Context, draft: Draft, scores: Scores, verdict: Verdict, sto
     """
     rows, poisoned = _to_host(draft, scores, verdict)
     if poisoned:
-        raise NonFiniteLogits(
-            "the target model returned logits that are NaN or without any finite value",
-            got=f"step {int(context.step.max())}, context of {int(context.length.max())} tokens",
-            next_step="Check the checkpoint, or load it in float32",
-        )
+        raise unusable(context)
+    return written(context, rows, stopping)
+
+
+def unusable(context: Context) -> NonFiniteLogits:
+    """What to raise if the target's logits behind this context decide nothing."""
+    return NonFiniteLogits(
+        "the target model returned logits that are NaN or without any finite value",
+        got=f"step {int(context.step.max())}, context of {int(context.length.max())} tokens",
+        next_step="Check the checkpoint, or load it in float32",
+    )
+
+
+def written(context: Context, rows: Sequence[tuple[list[int], list[int]]], stopping: Sequence[Stopping]) -> Committed:
+    """`commit`, where accepted nodes and tokens to emit are known on the host already, and the logits were found to be usable.
+
+    Args:
+        rows: accepted nodes and tokens of each row; stopping: as for `commit`.
+    """
     ends, limits = context.length.tolist(), context.limit.tolist()
     emitted, finish = [0] * context.size, []
     for b, (nodes, tokens) in enumerate(rows):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anydraft.core.commit import commit
+from anydraft.core.commit import unusable, written
 from anydraft.core.law import Law, Point
 from anydraft.core.ledger import Outcome
 from anydraft.core.messages import Node
@@ -66,6 +66,11 @@ class TokenJudge:
         self._forwards, self._counted = forwards, forwards()
         self._mark = time.perf_counter()
 
+    @property
+    def asks(self) -> bool:
+        """Whether decisions need the laws that drafts were drawn from."""
+        return not (self._lossless and self.laws.certain(self.context))
+
     def drafts(self) -> bool:
         """Whether the request's processors allow speculation now."""
         plain = self.laws.plain(self.context)
@@ -95,10 +100,13 @@ class TokenJudge:
         return len(nodes), -1
 
     def _commit(self, epoch: int, drafted: Draft, scores: Scores, count: int, token: int) -> Outcome:
-        path = torch.tensor([[*range(count), *[-1] * (drafted.nodes - count)]], dtype=torch.int64)
-        verdict = Verdict(path=path, count=torch.tensor([count]), token=torch.tensor([token]))
         before = self.context
-        after, emitted, finish, accepted = commit(before, drafted, scores, verdict, [self.stopping])
+        if not bool(scores.logits.amax(-1).isfinite().all()):  # every row was asked for
+            raise unusable(before)
+        nodes, tokens = list(range(count)), drafted.tokens.tolist()[0][:count]
+        after, emitted, finish, accepted = written(before, [(nodes, tokens + [token] if token >= 0 else tokens)], [self.stopping])
+        path = torch.tensor([nodes + [-1] * (drafted.nodes - count)], dtype=torch.int64)
+        verdict = Verdict(path=path, count=torch.tensor([count]), token=torch.tensor([token]))
         self.context = dataclasses.replace(after, step=torch.tensor([epoch + (token >= 0)]))
         start, n = int(before.length), int(emitted)
         now, spent = time.perf_counter(), self._forwards()

@@ -22,7 +22,7 @@ class Node:
     """One drafted token, -1 for a draw that came out empty, with the one-node draft that a rule judges."""
 
     token: int
-    draft: Draft | None = None  # None where nothing is judged by tensors: simulations
+    draft: Draft | None = None  # None where nothing is judged by tensors: simulations, and requests whose `Open` says so
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -36,6 +36,7 @@ class Open:
     request: Request
     slot: int
     seconds: float = 0.0  # unused by workers; kept so that a log of commands can be timed
+    laws: bool = True  # whether nodes must bring what a rule judges; tokens suffice where the target's laws are one-hot
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,9 +231,13 @@ class Laws:
         recipes = [self.recipe(request) for request in context.requests]
         if len(self._recipes) > 2 * context.size + 8:
             self.forget(context)
-        if all(r.greedy and r.key is not None and not r.by_row for r in recipes):
+        if _one_hot(recipes):
             return Point(logits.argmax(-1), logits.shape[-1], at_least_float32(logits[:0]).dtype)
         return Processed(logits, recipes, context, draft)
+
+    def certain(self, context: Context) -> bool:
+        """Whether every law of these requests is one-hot and known without its processors."""
+        return _one_hot([self.recipe(request) for request in context.requests])
 
     def plain(self, context: Context) -> Tensor | None:
         """bool[B]: rows whose processors keep state, or have not yet shown that they keep none, and must not speculate; None: no row."""
@@ -255,6 +259,10 @@ class Laws:
             seen.append(repr([_fingerprint(p) for p in foreign]))
             return True
         return seen[1] != seen[3]
+
+
+def _one_hot(recipes: Sequence[Recipe]) -> bool:
+    return all(r.greedy and r.key is not None and not r.by_row for r in recipes)
 
 
 def _fingerprint(thing: Any, depth: int = 0) -> Any:

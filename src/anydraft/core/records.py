@@ -117,12 +117,14 @@ class Context:
 
     def extended(self, tokens: list[list[int]]) -> Context:
         """A provisional context with these tokens behind each row: `committed` stays, the buffer is a copy."""
-        grown = [int(n) + len(t) for n, t in zip(self.length, tokens)]
+        lengths = self.length.tolist()
+        grown = [n + len(t) for n, t in zip(lengths, tokens)]
         width = max(self.ids.shape[1], max(grown) + 1)
         short = width - self.ids.shape[1]
         ids = torch.nn.functional.pad(self.ids, (0, short)) if short else self.ids.clone()
-        for row, start, new in zip(ids, self.length.tolist(), tokens):
-            row[start : start + len(new)] = torch.tensor(new, dtype=torch.int64)
+        numbers = ids.numpy()  # the same memory: a parallel schedule does this between two forwards, where every call of torch is slow
+        for row, start, new in zip(numbers, lengths, tokens):
+            row[start : start + len(new)] = new
         return dataclasses.replace(self, ids=ids, length=torch.tensor(grown, dtype=torch.int64))
 
 

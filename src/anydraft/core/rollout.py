@@ -8,6 +8,7 @@ A control is asked only after a level was kept: a rule of stopping that discards
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ def _level(depth: int, token: Tensor, logits: Tensor, live: Tensor, model: Model
 
 def stacked(laws: Sequence[Law]) -> Law:
     """One law of R rows from R laws of one row."""
+    if len(laws) == 1:
+        return laws[0]
     points = [law for law in laws if isinstance(law, Point)]
     if len(points) == len(laws):
         return Point(torch.cat([law.ids for law in points], 1), points[0].width, points[0].dtype)
@@ -92,17 +95,25 @@ def stacked(laws: Sequence[Law]) -> Law:
 
 def _chain(tokens: list[Tensor], lives: list[Tensor], laws: list[Law], forwards: int) -> Draft:
     ids = torch.stack(tokens, 1)
-    place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    place, parent, kind = _places(*ids.shape, ids.device)
     return Draft(
         tokens=ids.clamp_min(0),
-        parent=place - 1,
+        parent=parent,
         live=torch.stack(lives, 1),
-        kind=torch.full_like(ids, INDEPENDENT),
+        kind=kind,
         index=place,
         law=stacked(laws),
         levels=ids.shape[1],
         forwards=forwards,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _places(rows: int, nodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Places, parents and kinds of a chain; never written to, so shared by all of a size."""
+    with torch.inference_mode(False):  # what is kept must serve callers outside such a mode as well
+        place = torch.arange(nodes, device=device).expand(rows, nodes)
+        return place, place - 1, torch.full_like(place, INDEPENDENT)
 
 
 def determined_chain(found: list[list[int]], forwards: int = 0) -> Draft:

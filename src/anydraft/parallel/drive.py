@@ -109,7 +109,7 @@ class Parallel:
         made = self.coordinator(ledger, self.executor.replicas, self.lookahead, unit=unit, key=key)
         made.tally = made.crew.tally = tally
         made.crew.resume(key, {n for n in self._lost | self._silent if n >= 0})
-        opened = Open(key, bare(context.requests[0]), int(context.slot))
+        opened = Open(key, bare(context.requests[0]), int(context.slot), laws=judge.asks)
         local = _Local(target, opened)
         began = self.executor.now
         due: dict[int, tuple[int, float]] = {}

@@ -1,20 +1,20 @@
 """Workers behind connections: what processes and Ray actors share, on both ends.
 
-A worker reads its commands in a thread of its own, so that a cancel is heard during a forward and no sender ever waits for a busy worker.
+Neither end needs a second thread: the caller keeps what a busy worker's socket does not take, a worker looks for cancels itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import selectors
-import threading
 import time
 from collections import deque
 from typing import Any
 
 from anydraft.core.messages import Answer, Command, Failed, Open
 from anydraft.parallel.executor import Builder, serve, worker_of
-from anydraft.parallel.inbox import Inbox
+from anydraft.parallel.lines import Line, Mailbox
 from anydraft.parallel.wire import dumps, loads
 
 READY = "ready"  # a worker's first word
@@ -26,7 +26,7 @@ class Pipes:
     def __init__(self, replicas: int) -> None:
         self.replicas, self.tasks = replicas, 0
         self._answers: deque[Answer] = deque()
-        self._pipes: dict[int, Any] = {}
+        self._lines: dict[int, Line] = {}
         self._ready = selectors.DefaultSelector()
 
     @property
@@ -35,11 +35,11 @@ class Pipes:
         return time.perf_counter()
 
     def send(self, order: Command) -> None:
-        """See `Executor.send`."""
+        """See `Executor.send`. What a worker has no room for now goes out when `receive` finds that it has."""
         data = dumps(order)
-        for number in list(self._pipes) if isinstance(order, Open) else [order.worker]:
-            with contextlib.suppress(OSError, ValueError, KeyError):  # gone: `receive` says so
-                self._pipes[number].send_bytes(data)
+        for number in list(self._lines) if isinstance(order, Open) else [order.worker]:
+            with contextlib.suppress(OSError, KeyError):  # gone: `receive` says so
+                self._watch(number, self._lines[number].post(data))
 
     def receive(self, timeout: float | None = None) -> Answer | None:
         """See `Executor.receive`."""
@@ -47,64 +47,67 @@ class Pipes:
             self._listen(timeout)
         return self._answers.popleft() if self._answers else None
 
-    def add(self, number: int, pipe: Any) -> None:
+    def add(self, number: int, line: Line) -> None:
         """A worker's connection."""
-        self._pipes[number] = pipe
-        self._ready.register(pipe, selectors.EVENT_READ, number)
+        self._lines[number] = line
+        self._ready.register(line, selectors.EVENT_READ, number)
 
     def greet(self, patience: float) -> None:
         """Waits until every worker has built its model or is gone."""
-        waiting, end = set(self._pipes), time.perf_counter() + patience
+        waiting, end = set(self._lines), time.perf_counter() + patience
         while waiting and (left := end - time.perf_counter()) > 0:
             waiting -= self._listen(left)
 
     def hang_up(self) -> None:
         """Closes every connection."""
-        for pipe in self._pipes.values():
-            pipe.close()
-        self._pipes = {}
+        for line in self._lines.values():
+            line.close()
+        self._lines = {}
         self._ready.close()
 
+    def _watch(self, number: int, sent: bool) -> None:
+        line = self._lines[number]
+        events = selectors.EVENT_READ if sent else selectors.EVENT_READ | selectors.EVENT_WRITE
+        if self._ready.get_key(line).events != events:
+            self._ready.modify(line, events, number)
+
     def _listen(self, timeout: float | None) -> set[int]:
-        """Takes in one message of everybody who has said something. Returns who was ready, or gone."""
-        heard = set()
-        for key, _ in self._ready.select(timeout) if self._pipes else ():
-            number = key.data
+        """Takes in what has been said, and sends what is left. Returns who has said something, or is gone."""
+        heard: set[int] = set()
+        for key, events in self._ready.select(timeout) if self._lines else ():
+            number, line = key.data, self._lines[key.data]
             try:
-                answer = loads(self._pipes[number].recv_bytes())
+                if events & selectors.EVENT_WRITE:
+                    self._watch(number, line.flush())
+                if not events & selectors.EVENT_READ:
+                    continue
+                answers = [loads(data) for data in line.take()]
             except (EOFError, OSError):
-                self._ready.unregister(key.fileobj)
-                del self._pipes[number]
-                answer = Failed(number, None, "its process ended", "dead")
-            heard.add(number)
-            if answer != READY:
-                self._answers.append(answer)
+                self._ready.unregister(line)
+                self._lines.pop(number).close()
+                answers = [Failed(number, None, "its process ended", "dead")]
+            if answers:
+                heard.add(number)
+            self._answers.extend(answer for answer in answers if answer != READY)
         return heard
 
 
-def work(number: int, build: Builder, pipe: Any) -> None:
+def work(number: int, build: Builder, line: Line) -> None:
     """The worker's end: builds its model and serves until the connection ends."""
-    inbox = Inbox()
+    mailbox = Mailbox(line)
 
     def say(what: Any) -> None:
-        pipe.send_bytes(dumps(what))
+        line.say(dumps(what))
 
-    def read() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                inbox.put(loads(pipe.recv_bytes()))
-        inbox.close()  # the caller is gone
-
-    threading.Thread(target=read, name="anydraft-inbox", daemon=True).start()
     try:
         worker = worker_of(number, build)
+        gc.collect()
+        gc.freeze()  # a full collection would walk all that torch has loaded, in the middle of a text
         say(READY)
-        while (order := inbox.get()) is not None:
-            serve(worker, number, order, inbox.asked(order), say)
+        while (order := mailbox.get()) is not None:
+            serve(worker, number, order, mailbox.asked(order), say)
     except OSError:
         pass  # nobody is there to hear it
     except Exception as error:  # noqa: BLE001 - a builder may raise anything
         with contextlib.suppress(OSError):
             say(Failed(number, None, f"its model could not be made: {type(error).__name__}: {error}", "dead"))
-
-

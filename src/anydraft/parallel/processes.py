@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from anydraft.core.messages import DRAFTER
 from anydraft.parallel.executor import Builder
+from anydraft.parallel.lines import Line
 from anydraft.parallel.pipes import Pipes, work
 
 
@@ -33,11 +35,11 @@ class Processes(Pipes):
         fresh = torch.multiprocessing.get_context("spawn")  # a forked child would inherit torch's thread pools, locked
         self.processes: dict[int, Any] = {}
         for n, build in builders.items():
-            ours, theirs = fresh.Pipe()
+            ours, theirs = socket.socketpair()
             self.processes[n] = fresh.Process(target=_work, args=(n, build, theirs, threads), daemon=True)
             self.processes[n].start()
             theirs.close()
-            self.add(n, ours)
+            self.add(n, Line(ours))
         self.greet(patience)
 
     def close(self) -> None:
@@ -74,8 +76,8 @@ def _unpacked(data: bytes) -> Builder:
     return torch.load(io.BytesIO(data), weights_only=False)
 
 
-def _work(number: int, build: Builder, pipe: Any, threads: int) -> None:
+def _work(number: int, build: Builder, line: socket.socket, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its children
     torch.set_num_threads(threads)
-    work(number, build, pipe)
+    work(number, build, Line(line))
     os._exit(0)

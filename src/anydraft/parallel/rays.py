@@ -1,7 +1,7 @@
 """Workers as Ray actors, on this machine or on a cluster: one actor per target replica and one for the drafter.
 
 Ray places the actors, gives them their resources, and ends them. Messages take a connection of their own from each actor to the caller: a call of an
-actor costs some milliseconds on a small machine, more than a drafted token.
+actor costs some milliseconds on a small machine, more than a drafted token. On the caller's node it is a Unix socket, elsewhere TCP.
 """
 
 from __future__ import annotations
@@ -10,20 +10,46 @@ import contextlib
 import logging
 import os
 import secrets
+import selectors
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing import AuthenticationError, connection
 from typing import Any
 
 from anydraft.core.errors import BadOption
 from anydraft.core.messages import DRAFTER, Failed
 from anydraft.parallel.executor import Builder
+from anydraft.parallel.lines import Line
 from anydraft.parallel.pipes import Pipes, work
 
 _PATIENCE = 300.0  # seconds until all actors must have been placed and have built their models
 _HANDSHAKE = 10  # seconds, whole
+_NICE = "RAY_worker_niceness"  # Ray ranks its workers 15 steps behind all else, the caller included; but a text waits for every answer of these
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the caller can be reached: `path` from its own node, `host` and `port` from all."""
+
+    node: str
+    path: str
+    host: str
+    port: int
+
+    def connect(self, node: str) -> socket.socket:
+        """A connection from this node. Raises OSError."""
+        if node == self.node:
+            line = socket.socket(socket.AF_UNIX)
+            try:
+                line.connect(self.path)
+                return line
+            except OSError:  # a worker in a container of its own shares the node and not its files
+                line.close()
+        return socket.create_connection((self.host, self.port), timeout=_HANDSHAKE)
 
 
 class Actor:
@@ -32,18 +58,19 @@ class Actor:
     def __init__(self, number: int, build: Builder, threads: int):
         self.number, self.build, self.threads = number, build, threads
 
-    def serve(self, address: tuple[str, int], key: bytes) -> None:
+    def serve(self, address: Address, key: bytes) -> None:
         """Returns when the connection ends."""
+        import ray
         import torch
 
         torch.set_num_threads(self.threads)
-        line = socket.create_connection(address, timeout=_HANDSHAKE)
+        line = address.connect(ray.get_runtime_context().get_node_id())
         line.settimeout(None)
-        pipe = _pipe(line)
-        connection.answer_challenge(pipe, key)
-        connection.deliver_challenge(pipe, key)
-        pipe.send(self.number)
-        work(self.number, self.build, pipe)
+        with _talk(line) as pipe:
+            connection.answer_challenge(pipe, key)
+            connection.deliver_challenge(pipe, key)
+            pipe.send(self.number)
+        work(self.number, self.build, Line(line))
 
 
 class Rays(Pipes):
@@ -71,42 +98,52 @@ class Rays(Pipes):
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
         there = ray.cluster_resources()
         shares = {"num_cpus": share(cpus, there.get("CPU", 0.0), len(builders)), "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}
-        made = ray.remote(Actor).options(**shares)
+        priority = {} if _NICE in os.environ else {"runtime_env": {"env_vars": {_NICE: "0"}}}
+        made = ray.remote(Actor).options(**shares, **priority)
         stored = {id(build): ray.put(build) for build in builders.values()}  # replicas have one builder, and its weights travel once
         self.actors = {n: made.remote(n, stored[id(build)], threads) for n, build in builders.items()}
         key = secrets.token_bytes(32)
-        with socket.create_server((ray.util.get_node_ip_address(), 0), backlog=len(builders)) as door:
-            door.settimeout(0.2)
-            calls = {actor.serve.remote(door.getsockname()[:2], key): n for n, actor in self.actors.items()}
-            self._admit(door, key, calls, time.perf_counter() + _PATIENCE)
+        with tempfile.TemporaryDirectory(prefix="anydraft-") as folder, contextlib.ExitStack() as doors:  # a folder of ours, closed to other users
+            far = doors.enter_context(socket.create_server((ray.util.get_node_ip_address(), 0), backlog=len(builders)))
+            near = doors.enter_context(socket.socket(socket.AF_UNIX))
+            near.bind(path := os.path.join(folder, "door"))
+            near.listen(len(builders))
+            here = Address(ray.get_runtime_context().get_node_id(), path, *far.getsockname()[:2])
+            calls = {actor.serve.remote(here, key): n for n, actor in self.actors.items()}
+            self._admit((near, far), key, calls, time.perf_counter() + _PATIENCE)
         self.greet(_PATIENCE)
 
-    def _admit(self, door: socket.socket, key: bytes, calls: dict[Any, int], end: float) -> None:
+    def _admit(self, doors: Sequence[socket.socket], key: bytes, calls: dict[Any, int], end: float) -> None:
         """Takes the actors' connections, until all are there, gone or too late."""
-        while waiting := {call: n for call, n in calls.items() if n not in self._pipes}:
-            with contextlib.suppress(TimeoutError):
-                self._greeted(door.accept()[0], key)
-                continue
-            ended, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-            late = [] if time.perf_counter() < end else [call for call in waiting if call not in ended]
-            for call in [*ended, *late]:
-                number = calls.pop(call)
-                self._answers.append(Failed(number, None, f"its actor could not be made: {self._why(call) if call in ended else 'no sign of it'}", "dead"))
+        with selectors.DefaultSelector() as bell:
+            for door in doors:
+                bell.register(door, selectors.EVENT_READ)
+            while waiting := {call: n for call, n in calls.items() if n not in self._lines}:
+                if rung := bell.select(0.2):
+                    for one, _ in rung:
+                        self._greeted(one.fileobj.accept()[0], key)  # type: ignore[union-attr]
+                    continue
+                ended, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+                late = [] if time.perf_counter() < end else [call for call in waiting if call not in ended]
+                for call in [*ended, *late]:
+                    number = calls.pop(call)
+                    why = self._why(call) if call in ended else "no sign of it"
+                    self._answers.append(Failed(number, None, f"its actor could not be made: {why}", "dead"))
 
     def _greeted(self, line: socket.socket, key: bytes) -> None:
         """A connection, if it is an actor of ours that is there."""
+        line.setblocking(True)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE, 0))  # a stranger may say nothing
-        pipe = _pipe(line)
         try:
-            connection.deliver_challenge(pipe, key)
-            connection.answer_challenge(pipe, key)
-            number = pipe.recv()
+            with _talk(line) as pipe:
+                connection.deliver_challenge(pipe, key)
+                connection.answer_challenge(pipe, key)
+                number = pipe.recv()
         except (OSError, EOFError, AuthenticationError):
-            pipe.close()
+            line.close()
             return
-        with socket.socket(fileno=os.dup(pipe.fileno())) as same:
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-        self.add(number, pipe)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        self.add(number, Line(line))
 
     def _why(self, call: Any) -> str:
         try:
@@ -134,7 +171,8 @@ def share(asked: float, there: float, workers: int) -> float:
     return asked if there <= 0 else min(asked, int(1000 * there / workers) / 1000)
 
 
-def _pipe(line: socket.socket) -> Any:
-    """A connection for messages that go out at once."""
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection.Connection(line.detach())
+def _talk(line: socket.socket) -> Any:
+    """A connection of the standard library on the same socket, for the handshake; closing it leaves the socket open."""
+    if line.family != socket.AF_UNIX:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection.Connection(os.dup(line.fileno()))

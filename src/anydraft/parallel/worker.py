@@ -47,8 +47,8 @@ class Contexts:
     def further(self, context: Context, tokens: tuple[int, ...]) -> Context:
         """The same context with more ids behind it, in the same buffer."""
         start = int(context.length)
-        context.ids[0, start : start + len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
-        return dataclasses.replace(context, length=context.length + len(tokens))
+        context.ids.numpy()[0, start : start + len(tokens)] = tokens
+        return dataclasses.replace(context, length=torch.tensor([start + len(tokens)]))
 
 
 class Scorer:
@@ -80,11 +80,12 @@ class Writer:
     def __init__(self, drafter: Drafter, noise: NoiseSource | None = None):
         self.drafter, self.noise = drafter, noise or Keyed()
         self._contexts = Contexts(None)
+        self._laws = True  # whether the open request's nodes bring theirs
 
     def do(self, order: Command, cancelled: Asked | None = None) -> Iterator[Drafted]:
         """The answers to one command: for a `Run`, one per unit until it ends or is cancelled."""
         if isinstance(order, Open):
-            context = self._contexts.open(order)
+            context, self._laws = self._contexts.open(order), order.laws
             _tell(self.drafter, "open", context)
         elif isinstance(order, Teach):
             _tell(self.drafter, "keep", order.step)
@@ -106,10 +107,10 @@ class Writer:
         eos = context.requests[0].eos
         nodes: list[Node] = []
         ended = False
-        for i, (token, live) in enumerate(zip(draft.tokens[0].tolist(), draft.live[0].tolist())):
+        for i, (token, live) in enumerate(zip(draft.tokens.tolist()[0], draft.live.tolist()[0])):
             if not live or ended:
                 break
-            nodes.append(Node(token, single(draft, i).on(_HOST)))
+            nodes.append(Node(token, single(draft, i).on(_HOST) if self._laws else None))
             ended = token < 0 or token in eos  # nothing can follow an empty draw, and nothing that counts an end
         short = len(nodes) < int(depth)  # the drafter has no more to say in this epoch
         last = ended or short or start + len(nodes) >= order.until
