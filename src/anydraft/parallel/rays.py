@@ -94,12 +94,12 @@ class Rays(Pipes):
         super().__init__(len(targets))
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
+            os.environ.setdefault(_NICE, "0")  # a new cluster's daemons hand it on; on a running one this is its owner's to say
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
         there = ray.cluster_resources()
         shares = {"num_cpus": share(cpus, there.get("CPU", 0.0), len(builders)), "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}
-        priority = {} if _NICE in os.environ else {"runtime_env": {"env_vars": {_NICE: "0"}}}
-        made = ray.remote(Actor).options(**shares, **priority)
+        made = ray.remote(Actor).options(**shares)
         stored = {id(build): ray.put(build) for build in builders.values()}  # replicas have one builder, and its weights travel once
         self.actors = {n: made.remote(n, stored[id(build)], threads) for n, build in builders.items()}
         key = secrets.token_bytes(32)
