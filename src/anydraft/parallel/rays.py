@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import selectors
+import signal
 import socket
 import struct
 import tempfile
@@ -63,6 +64,8 @@ class Actor:
         import ray
         import torch
 
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everybody; the caller ends its actors
         torch.set_num_threads(self.threads)
         line = address.connect(ray.get_runtime_context().get_node_id())
         line.settimeout(None)
