@@ -113,6 +113,7 @@ class Auto:
             state.balance = max(self.experience.balance, TRIAL)
             learned = self.experience.learned
             state.known = [learned[m.name].faded() if m.name in learned else Known() for m in self.members]
+            state.balance = max(state.balance, self._credit(state, int(context.limit[b] - context.length[b]), costs, batch))
         if max(_ceiling(cost, self.most, batch) for cost in costs) < WORTH:
             state.balance = -math.inf
             state.on = False
@@ -122,6 +123,12 @@ class Auto:
             why = "it must read the prompt first" if self.experience.balance is None else "earlier requests lost time with it"
             told = f"to try the drafter costs {price:.0f} plain steps, too many for a beginning: {why}"
             state.notes.append(f"plain decoding at first, the faster way for a short answer ({told}); a longer one tries it later, control='fixed' at once")
+
+    def _credit(self, state: _State, tokens: int, costs: list[Costs], batch: int) -> float:
+        """Plain steps that may be risked on a request of so many tokens, because a drafter saved more in earlier ones."""
+        tried = [(known, cost) for known, cost in zip(state.known, costs) if known.tracks]
+        worth = max((self._worth(known, CLUES, 0, cost, batch) for known, cost in tried), default=1.0)
+        return SHARE * tokens * max(0.0, 1 - 1 / worth)
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""
@@ -145,7 +152,10 @@ class Auto:
             state.wished = k > 0
         nodes = torch.tensor([self.nodes if self._trees[state.pick] else int(k) for state, k in zip(states, depth)])
         picks = torch.tensor([state.pick for state in states]) if len(self.members) > 1 else None
-        return Size(depth=depth, nodes=nodes.masked_fill(depth == 0, 0), go_on=self._asking(states, costs, batch, _shared(context)), drafter=picks)
+        nodes = nodes.masked_fill(depth == 0, 0)
+        if all(costs[state.pick].draft == 0 for state in states):  # what only copies asks nobody
+            return Size(depth=depth, nodes=nodes, drafter=picks)
+        return Size(depth=depth, nodes=nodes, go_on=self._asking(states, costs, batch, _shared(context)), drafter=picks)
 
     # -- who drafts --------------------------------------------------------------------------------------------------
 
@@ -308,7 +318,8 @@ class Auto:
                 pace = f"pace {state.tokens / state.spent:.2f} of plain decoding"
                 state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps ({pace})")
             if step.finish[b] is not None and context.requests[b].temperature == 0:
-                self.experience.balance = min(state.balance, START) if state.saved <= 0 else max(START, min(state.balance, MOST))
+                most, least = (START, 0.0) if state.saved < 0 else (MOST, START)
+                self.experience.balance = max(least, min(state.balance, most))
                 self.experience.learned |= {m.name: known for m, known in zip(self.members, state.known)}
 
     def _costs(self, context: Context) -> tuple[list[Costs], int]:
