@@ -65,6 +65,15 @@ class ForcedTokens(hf.LogitsProcessor):
         return forced
 
 
+class NoEndYet(hf.MinNewTokensLengthLogitsProcessor):
+    """The library's, which compares ids where it was made, and is made here before anybody knows where the scores will be."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """input_ids i64[1, S], scores f[1, V]."""
+        self.eos_token_id = self.eos_token_id.to(scores.device)
+        return super().__call__(input_ids, scores)
+
+
 class Behind:
     """A processor or a criterion that is shown a row as it stands in a left-padded batch: behind its padding i64[P]."""
 
@@ -116,7 +125,7 @@ class Recipe:
         if r.presence_penalty or r.frequency_penalty:
             by_prefix.append(CountPenalty(r.presence_penalty, r.frequency_penalty, len(r.prompt)))
         if r.min_new_tokens and r.eos:
-            by_prefix.append(hf.MinNewTokensLengthLogitsProcessor(len(r.prompt), r.min_new_tokens, sorted(r.eos)))
+            by_prefix.append(NoEndYet(len(r.prompt), r.min_new_tokens, sorted(r.eos)))
         if r.forced_tokens:
             by_prefix.append(ForcedTokens(r.forced_tokens, len(r.prompt)))
         if r.banned_tokens:

@@ -103,7 +103,7 @@ class RDK:
             if judged and self.fixed is None and row.ready:
                 p = torch.stack([step.scores.law.rows(i)[b] for i in range(judged)])
                 q = torch.stack([levels[i].inner.rows(0)[b] for i in range(judged)])
-                row.mixing.learn(p, q, row.moved(q))
+                row.mixing.learn(p.to(q.device), q, row.moved(q))
 
     def _row(self, slot: int, request: Request) -> _Row:
         held = self._rows.get(slot)

@@ -7,6 +7,7 @@ come out in the target's ids.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -52,8 +53,9 @@ class SharedChain:
         # What its own tokenizer would have written is what the drafter learnt from; ids mapped one by one are often other splits of the text.
         self.contexts = DrafterContexts(aligner, direct=False, max_length=model.max_length)
 
+    @functools.cached_property
     def _maps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(target ids, their columns, the drafter's ids) where the model's logits are."""
+        """(target ids, their columns, the drafter's ids) where the model's logits are; they are as long as the vocabularies, so they go there once."""
         device = getattr(self.model.inner, "device", "cpu")
         return self.target_ids.to(device), self.place.to(device), self.t2d.to(device)
 
@@ -67,7 +69,7 @@ class SharedChain:
         size = size.clipped(context)
         size = dataclasses.replace(size, depth=torch.minimum(size.depth, room))
 
-        ids, place, t2d = self._maps()
+        ids, place, t2d = self._maps
 
         def law(logits: Tensor, requests: Sequence[Request]) -> Law:
             shared = in_target_ids(drafting_law(logits, requests), ids, self.vocab_size)
