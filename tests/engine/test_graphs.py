@@ -121,3 +121,16 @@ def test_a_recording_dies_with_its_model():
     del model, engine
     gc.collect()
     assert torch._C._storage_Use_Count(storage._cdata) < held and torch._C._storage_Use_Count(storage._cdata) == 1
+
+
+def test_hidden_states_are_the_models_own_and_leave_nothing_on_it():
+    """transformers, when it is asked for them, leaves hooks for good: later engines of that model would neither record nor be alone with it."""
+    model = tiny()
+    engine = TransformersModel(model)
+    engine.offers_hidden = True
+    steps(engine, count=5)
+    text = torch.cat([torch.arange(1, 40), torch.tensor([3, 8, 13, 18])])  # as `steps` lets it grow
+    with torch.no_grad():
+        want = model.model(text[None]).last_hidden_state[:, -1]
+    assert torch.allclose(engine.hidden, want, atol=1e-5)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

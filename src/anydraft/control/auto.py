@@ -34,6 +34,7 @@ START, TRIAL, RATE, MOST, SHARE = 2.0, 1.5, 0.008, 6.0, 0.2
 of what was saved that may be risked again."""
 
 LAST = 256  # steps after which a drafter that was passed over is tried again, at most; FIRST: at first
+EMPTY = 4  # drafts in a row that came out empty after which what copies is asked every other step, and later every fourth
 CLUES = 3  # what a drafter can tell of its next draft counts up to here
 LEAST = 0.5  # plain steps that a trial costs at least
 DUST = 0.05  # chance of standing below which a row of a shared batch stops drafting in any case
@@ -147,12 +148,14 @@ class Auto:
         if not drafting:
             return Size(depth=none, nodes=none)
         self._choose(states, context, costs, batch)
-        depth = torch.tensor([self._depth(state, costs[state.pick], batch) if state.on else 0 for state in states])
-        for state, k in zip(states, depth.tolist()):
+        depths = [self._depth(state, costs[state.pick], batch) if state.on else 0 for state in states]
+        if not any(depths):
+            return Size(depth=none, nodes=none)
+        for state, k in zip(states, depths):
             state.wished = k > 0
-        nodes = torch.tensor([self.nodes if self._trees[state.pick] else int(k) for state, k in zip(states, depth)])
+        depth = torch.tensor(depths)
+        nodes = torch.tensor([self.nodes if k and self._trees[state.pick] else k for state, k in zip(states, depths)])
         picks = torch.tensor([state.pick for state in states]) if len(self.members) > 1 else None
-        nodes = nodes.masked_fill(depth == 0, 0)
         if all(costs[state.pick].draft == 0 for state in states):  # what only copies asks nobody
             return Size(depth=depth, nodes=nodes, drafter=picks)
         return Size(depth=depth, nodes=nodes, go_on=self._asking(states, costs, batch, _shared(context)), drafter=picks)
@@ -203,7 +206,7 @@ class Auto:
     def _depth(self, state: _State, costs: Costs, batch: int) -> int:
         """A drafter that asks is stopped on the way; one that copies is told before, by how deep its tokens have stood."""
         known = state.known[state.pick]
-        if state.clue == 0:
+        if state.clue == 0 or (known.empty >= EMPTY and costs.draft == 0 and state.steps % (2 if known.empty < 4 * EMPTY else 4)):
             return 0
         if known.asks or self._trees[state.pick]:
             return self.most
@@ -272,12 +275,14 @@ class Auto:
                 behind = max(0, int(context.length[b]) - known.read - 1)
                 self._book(state, emitted, spent[b], behind * costs[state.pick].read / costs[state.pick].step(0, batch))
                 known.read = int(context.length[b]) + levels[b]
+                known.empty = 0
                 known.track(state.clue).learn(len(step.path[b]), reach[b])
                 if bins:
                     known.reliability.learn([bins[i][b] for i in watched(self._levels, step, b)], len(step.path[b]))
             else:
                 state.gain(emitted, spent[b])
                 if state.wished:  # and nothing came
+                    state.known[state.pick].empty += 1
                     state.known[state.pick].track(state.clue).book(emitted, spent[b])
         self._levels = []
         self._settle(step, states)

@@ -84,6 +84,7 @@ class Known:
     stop: float | None = None  # the chance of standing below which its drafts end
     stopped: int = 0  # steps when that was last decided
     asks: bool = True  # whether it asks after each level
+    empty: int = 0  # drafts in a row that came out empty
     idle: int = 0  # steps since it was last chosen, or could have been
     wait: int = FIRST  # of them until it is tried again
 
@@ -97,7 +98,7 @@ class Known:
 
     def export(self) -> dict[str, Any]:
         """Plain types."""
-        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "idle", "wait")}
+        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "empty", "idle", "wait")}
         tracks = {str(clue): track.export() for clue, track in self.tracks.items()}
         return {"reliability": self.reliability.export(), "tracks": tracks, **plain}
 

@@ -7,7 +7,9 @@ accepted draft nodes are found by walking the last tree along the new ids. So no
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -301,7 +303,10 @@ class TransformersModel:
     def _call(self, cache: SlotCache, tokens: Tensor, masks: dict[str, Tensor], position: Tensor, keep: int) -> Tensor:
         """The user's model as it is: logits, or last hidden states where the head is ours, of at least the last `keep` columns; 0: of all."""
         run: Any = self.model if self._head is None else self._head.body
-        with self._products:
+        seen: list[Tensor] = []
+        # asked for its hidden states, transformers leaves hooks on the user's model for good
+        head = self.model.get_output_embeddings() if self.offers_hidden and self._head is None else None
+        with self._products, _listening(head, seen):
             output: Any = run(
                 input_ids=tokens,
                 attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
@@ -309,10 +314,9 @@ class TransformersModel:
                 past_key_values=cache,
                 use_cache=True,
                 **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
-                **({"output_hidden_states": True} if self.offers_hidden and self._head is None else {}),
             )
         if self.offers_hidden:
-            self.hidden = (output.last_hidden_state if self._head is not None else output.hidden_states[-1])[:, -1]
+            self.hidden = (output.last_hidden_state if self._head is not None else seen[-1])[:, -1]
         return output.logits if self._head is None else output.last_hidden_state
 
     def _places(self, end: int) -> Tensor:
@@ -320,6 +324,19 @@ class TransformersModel:
         if end > len(self._counting):
             self._counting = torch.arange(bucket(2 * end), device=self.device)
         return self._counting[:end]
+
+
+@contextlib.contextmanager
+def _listening(head: Any, seen: list[Tensor]) -> Iterator[None]:
+    """Within it, what a layer is given goes to `seen` as well; afterwards the layer is as it was."""
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _shared(starts: list[int]) -> int | None:

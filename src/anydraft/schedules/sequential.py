@@ -46,10 +46,12 @@ def sequential(
             for part in (target, control):
                 _tell(part, "open", context)
             seconds.prefill, mark = _since(mark)
-        size = _allowed(control.size(context), context, target)
+        size = control.size(context)
+        if wanted := bool(size.nodes.any()):
+            size = _allowed(size, context, target)
+            wanted = bool(size.nodes.any())
         waited, mark = _since(mark)
         seconds.other += waited
-        wanted = bool(size.nodes.any())
         if wanted and unread:
             _tell(drafter, "open", _met(context, unread))
             unread.clear()
