@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from anydraft.core.clock import EVERY, FIRST, SOON, Clock
+from anydraft.core.clock import EVERY, FIRST, PROBE, SOON, Clock
 from anydraft.core.costs import Costs
 from anydraft.core.records import Seconds
 
@@ -39,7 +39,7 @@ def test_each_part_is_corrected_by_its_own_steps():
 
 def test_a_slow_moment_changes_nothing():
     calm = seen(*[step()] * 9, *[step(4, draft=0.45, rest=1.2)] * 9)
-    stormy = seen(*[step()] * 5, *[step(rest=100.0)] * 4, *[step(4, draft=0.45, rest=1.2)] * 5, *[step(4, draft=30.0, rest=90.0)] * 4)
+    stormy = seen(*[step()] * 5, *[step(rest=100.0)] * 3, *[step(4, draft=0.45, rest=1.2)] * 6, *[step(4, draft=30.0, rest=90.0)] * 3)
     assert stormy.costs(1, "d", SAID).step(4) == pytest.approx(calm.costs(1, "d", SAID).step(4))
 
 
@@ -70,15 +70,30 @@ def test_costs_of_a_wide_batch_stay_those_of_its_rows():
     assert found.step(0, 4) == pytest.approx(2.0) and found.v(5, 4) == pytest.approx(3.2) and found.v(2, 4) == pytest.approx(2.2)
 
 
-def test_plain_probes_come_first_where_nothing_is_known_and_seldom_later():
-    clock, probes = Clock(), []
-    for n in range(3 * EVERY):
-        probe = clock.wants_plain(1, known=False)
-        probes += [n] * probe
+def probed(clock, steps, known):
+    found = []
+    for n in range(steps):
+        probe = clock.wants_plain(1, known=known)
+        found += [n] * probe
         clock.keep(step() if probe else step(4, draft=0.4), ["d"])
-    assert probes == [*range(FIRST), FIRST + EVERY, FIRST + 2 * EVERY + 1]
-    known = Clock()
-    for n in range(SOON):
-        assert not known.wants_plain(1, known=True)
-        known.keep(step(4, draft=0.4), ["d"])
-    assert known.wants_plain(1, known=True)
+    return found
+
+
+def test_plain_probes_come_first_where_nothing_is_known_and_seldom_later():
+    wanted = [*range(FIRST), *(FIRST + EVERY + n for n in range(PROBE)), *(FIRST + PROBE + 2 * EVERY + n for n in range(PROBE))]
+    assert probed(Clock(), 3 * EVERY, known=False) == wanted
+    assert probed(Clock(), SOON + 5, known=True) == [SOON + n for n in range(PROBE)]
+
+
+def test_the_first_plain_step_behind_a_draft_does_not_count():
+    clock = seen(*[step(rest=1.0)] * 4, step(4, draft=0.4), *[step(rest=9.0), step(rest=1.0), step(4, draft=0.4)] * 8)
+    assert clock.costs(1, "d", SAID).step(0) == pytest.approx(1.0)
+
+
+def test_a_new_text_is_probed_soon_and_its_steps_take_the_place_of_the_last_ones():
+    clock = seen(*[step()] * 12)
+    clock.renew()
+    assert probed(clock, SOON + 1, known=True) == [SOON]
+    for _ in range(3):
+        clock.keep(step(rest=2.0), ["d"])
+    assert clock.costs(1, "d", SAID).step(0) == pytest.approx(2.0, rel=0.3) and len(clock._batches[1].plain) <= 4

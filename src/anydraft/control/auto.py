@@ -29,9 +29,8 @@ from anydraft.core.reliability import Reliability, watched
 from anydraft.core.track import FIRST, Known
 from anydraft.core.tree import reaches
 
-START, TRIAL, RATE, MOST, SHARE = 2.0, 1.5, 0.008, 6.0, 0.2
-"""The account, in plain steps: its start, the least start after a request that lost, its gain per token, its ceiling, and the share
-of what was saved that may be risked again."""
+START, RATE, MOST, SHARE = 2.0, 0.008, 6.0, 0.2
+"""The account, in plain steps: its start, its gain per token, its ceiling, and the share of what was saved that may be risked again."""
 
 LAST = 256  # steps after which a drafter that was passed over is tried again, at most; FIRST: at first
 EMPTY = 4  # drafts in a row that came out empty after which what copies is asked every other step, and later every fourth
@@ -105,13 +104,15 @@ class Auto:
     def open(self, context: Context) -> None:
         """Decides before a drafter's prefill whether a new request starts with speculation."""
         costs, batch = self._costs(context)
+        if self._clock is not None:
+            self._clock.renew()
         for b in range(context.size):
             if int(context.step[b]) == 0:
                 self._begin(self._memory.of(context, b), context, b, costs, batch)
 
     def _begin(self, state: _State, context: Context, b: int, costs: list[Costs], batch: int) -> None:
         if context.requests[b].temperature == 0 and self.experience.balance is not None:
-            state.balance = max(self.experience.balance, TRIAL)
+            state.balance = self.experience.balance
             learned = self.experience.learned
             state.known = [learned[m.name].faded() if m.name in learned else Known() for m in self.members]
             state.balance = max(state.balance, self._credit(state, int(context.limit[b] - context.length[b]), costs, batch))
