@@ -111,7 +111,8 @@ class Deployment:
         if self.kind == "processes":
             from anydraft.parallel.processes import Processes
 
-            return Processes(targets, drafter, by_host=own.type != "cpu")
+            there = {own.type, *(p.device.type for p in getattr(self.owner.assistant_model, "parameters", list)())}
+            return Processes(targets, drafter, by_host=there != {"cpu"})
         from anydraft.parallel.rays import Rays
 
         gpus = 1.0 if own.type == "cuda" else 0.0

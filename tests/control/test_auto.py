@@ -10,7 +10,7 @@ from toys import EXACT, V, ask, target
 from anydraft.control.auto import MOST, RATE, START, Auto, Experience
 from anydraft.core.costs import Costs
 from anydraft.core.noise import Keyed
-from anydraft.core.records import Context
+from anydraft.core.records import Context, Draft
 from anydraft.drafters.draft_model import DraftModel
 from anydraft.drafters.prompt_lookup import PromptLookup
 from anydraft.drafters.token_recycling import TokenRecycling
@@ -173,6 +173,47 @@ def test_a_greedy_batch_shares_its_time_and_one_account(drafting, bound):
     assert made == [run((big, drafting(50), Match(), Auto(4, 8)), [request], Keyed())[0] for request in requests]
     assert sum(spent) / sum(plain) < bound
     assert all(len(on) == 1 for on in rows_on)
+
+
+def lengthy(experience, drafting, seed, prompt=300, tokens=150):
+    """A request behind a long prompt that the drafter must read: 15 plain steps."""
+    costs = Costs(draft=0.1, verify=((1, 1.0), (9, 1.4)), read=0.05)
+    auto = Auto(4, 8, costs=costs, measured=costs, experience=experience)
+    ledger, request = Ledger(auto, costs), ask(tokens, prompt=tuple(n % 50 for n in range(prompt)), seed=seed, temperature=0.0)
+    ledger.keep = lambda step: (ledger.sizes.append(step.draft.nodes), auto.keep(step))
+    big = TableModel(50, seed=1, spread=3.0, window=2)
+    run((big, drafting(50), Match(), ledger), [request], Keyed())
+    return sum(k > 0 for k in ledger.sizes), len(ledger.sizes)
+
+
+def test_a_drafter_that_saved_has_credit_for_a_long_prompt_and_one_that_lost_has_none():
+    good, bad = Experience(), Experience()
+    for seed in range(2):  # short prompts first, by which it is known
+        lengthy(good, perfect, seed, prompt=3)
+        lengthy(bad, worthless, seed, prompt=3)
+    drafted, steps = lengthy(good, perfect, 5)
+    assert drafted > 0.8 * steps and steps < 60
+    assert lengthy(bad, worthless, 5)[0] == 0
+    assert lengthy(Experience(), perfect, 5)[0] == 0  # nothing is known: too much for a beginning
+
+
+def test_what_finds_nothing_is_asked_less_and_less():
+    """Every step at first, then every other, then every fourth."""
+    asked = []
+
+    class Nothing:
+        kinds, chain = ("determined",), True
+
+        @staticmethod
+        def propose(context, size, noise):
+            asked.append(int(context.step[0]))
+            return Draft.empty(context.size)
+
+    free = Costs(draft=0.0, verify=((1, 1.0), (9, 1.4)))
+    auto = Auto(4, 8, costs=free, measured=free)
+    run((TableModel(50, seed=1, spread=3.0, window=2), Nothing(), Match(), auto), [ask(80, temperature=0.0)], Keyed())
+    assert asked[:4] == [0, 1, 2, 3]
+    assert len([n for n in asked if 4 <= n < 28]) == 12 and len([n for n in asked if 40 <= n < 80]) == 10
 
 
 def test_the_account_never_holds_more_than_it_may():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from recorded import ragged, steps, tiny
 
+from anydraft.core.records import Context, Draft, Request
 from anydraft.engine import cuda_graphs
 from anydraft.engine.cuda_graphs import CudaGraphs, _Captured
 from anydraft.engine.graphs import forward_of
@@ -80,8 +81,12 @@ def test_few_graphs_are_kept_and_other_weights_need_others(played, monkeypatch):
 
 
 def test_an_output_is_not_overwritten_by_the_next_replay(played):
-    made = steps(capturing(tiny()), count=20)
-    assert not torch.equal(made[-1], made[-2])
+    engine = capturing(tiny())
+    context, raw = Context.start([Request(prompt=torch.arange(1, 40), max_new_tokens=400)]), []
+    for n in range(20):
+        raw.append(engine.score(context, Draft.empty(1)).logits)
+        context = context.extended([[(5 * n + 3) % 61]])
+    assert played.replayed > 10 and not torch.equal(raw[-1], raw[-2])
 
 
 def test_the_next_text_finds_the_graphs_of_the_last_one(played):
@@ -93,3 +98,50 @@ def test_the_next_text_finds_the_graphs_of_the_last_one(played):
     engine.reset()
     again = steps(engine)
     assert played.captured == captured and all(torch.equal(a, b) for a, b in zip(first, again))
+
+
+def test_a_refused_graph_leaves_nothing_in_the_slots(played, monkeypatch):
+    """What a wrong replay wrote is written again by the model."""
+    capture = CudaGraphs._capture
+
+    def spoiling(self, given, held):
+        made = capture(self, given, held)
+        replay = made.graph.replay
+
+        def wrong():
+            replay()
+            for tensor in held:
+                tensor[:, :, given[2]] = 7.0
+
+        made.graph.replay, played.wrong = wrong, True
+        return made
+
+    monkeypatch.setattr(CudaGraphs, "_capture", spoiling)
+    for a, b in zip(steps(capturing(tiny())), steps(TransformersModel(tiny()))):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def batch(engine, rows):
+    engine.reset()
+    engine.reset()  # a benchmark does it after a run, and a run before itself
+    context = Context.start([Request(prompt=torch.arange(1, 30 + b), max_new_tokens=40) for b in range(rows)])
+    made = []
+    for n in range(12):
+        made.append(engine.score(context, Draft.empty(rows)).logits.clone())
+        context = context.extended([[(5 * n + 3) % 61]] * rows)
+    return made
+
+
+def test_batches_of_other_sizes_come_and_go(played):
+    """A graph is of the slots that it was captured with; slots of another batch are given up, and NaN in slots that stay reaches nobody."""
+    engine, itself = capturing(tiny()), TransformersModel(tiny())
+    engine._keeps_slots = True
+    for rows in (1, 3, 1, 1, 1):
+        for a, b in zip(batch(engine, rows), batch(itself, rows)):
+            assert torch.allclose(a, b, atol=1e-5)
+        with torch.inference_mode():
+            for layer in engine._cache.layers:
+                layer.keys.fill_(float("nan"))
+    captured = played.captured
+    batch(engine, 1)
+    assert played.captured == captured

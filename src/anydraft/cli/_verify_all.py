@@ -131,14 +131,18 @@ def carried_out(
             yield cell, *_timed(cell, place, plan, prompts, out, examine, None)
         return
     for cell, place in left:
-        _statistics(cell, place, prompts, out)  # so that no two processes write the same file
+        with contextlib.suppress(AnydraftError):  # the cell itself will say so
+            _statistics(cell, place, prompts, out)  # so that no two processes write the same file
     threads = max(1, torch.get_num_threads() // jobs)
     fresh = torch.multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=fresh) as pool:
         waiting = {pool.submit(_timed, cell, place, plan, prompts, out, examine, threads): cell for cell, place in left}
-        for n, ended in enumerate(as_completed(waiting), 1):
-            print(f"[{n}/{len(left)}] {waiting[ended].name}", file=sys.stderr, flush=True)
-            yield waiting[ended], *ended.result()
+        try:
+            for n, ended in enumerate(as_completed(waiting), 1):
+                print(f"[{n}/{len(left)}] {waiting[ended].name}", file=sys.stderr, flush=True)
+                yield waiting[ended], *ended.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # whatever ends this ends after the cells that are under way, and not after all
 
 
 def _timed(cell: Cell, place: Place, plan: Plan, prompts: str | None, out: Path, examine: Any, threads: int | None) -> tuple[Result, float]:

@@ -25,7 +25,7 @@ from anydraft.core.costs import Costs, Member
 from anydraft.core.lookahead import threshold
 from anydraft.core.memory import Memory
 from anydraft.core.records import Context, Level, Request, Size, Step
-from anydraft.core.reliability import Reliability, watched
+from anydraft.core.reliability import Reliability, chained, watched
 from anydraft.core.track import FIRST, Known
 from anydraft.core.tree import reaches
 
@@ -33,6 +33,7 @@ START, RATE, MOST, SHARE = 2.0, 0.008, 6.0, 0.2
 """The account, in plain steps: its start, its gain per token, its ceiling, and the share of what was saved that may be risked again."""
 
 LAST = 256  # steps after which a drafter that was passed over is tried again, at most; FIRST: at first
+TRIED = 6  # drafts that say how much a drafter saves
 EMPTY = 4  # drafts in a row that came out empty after which what copies is asked every other step, and later every fourth
 CLUES = 3  # what a drafter can tell of its next draft counts up to here
 LEAST = 0.5  # plain steps that a trial costs at least
@@ -52,6 +53,7 @@ class Experience:
 class _State:
     known: list[Known]
     balance: float = START  # plain steps that speculation may still lose
+    credit: float = 0.0  # of earlier requests
     saved: float = 0.0  # plain steps that speculation has saved, less those that it has lost
     tokens: float = 0.0
     spent: float = 0.0  # plain steps
@@ -76,7 +78,7 @@ class Auto:
     max_assistant_tokens: where a chain ends anyway.
     costs: frozen, for requests at a temperature; None assumes.
     measured: on this machine, for greedy requests, by batch size if there are several.
-    clock: corrects what was measured by what steps take; None: measured costs are believed, and without them a clock is made.
+    clock: corrects estimated costs by what steps take; costs that were measured are believed. None: one is made where it is needed.
     experience: shared between the calls of one pair; greedy requests read and write it.
     members: several drafters to choose from, with costs of their own; None: there is one.
     """
@@ -96,15 +98,14 @@ class Auto:
         self.nodes, self.most, self.experience = num_assistant_tokens, max_assistant_tokens, experience or Experience()
         self.members = list(members or [Member("", costs or Costs.assumed(), measured)])
         self._measured = [{1: m.measured} if isinstance(m.measured, Costs) else m.measured for m in self.members]
-        self._clock = clock if clock is not None or all(self._measured) else Clock()
+        self._clock = None if all(self._measured) else clock or Clock()
         self._memory: Memory[_State] = Memory(lambda: _State([Known() for _ in self.members]))
         self._levels: list[Level] = []
-        self._trees = [member.tree for member in self.members]
 
     def open(self, context: Context) -> None:
         """Decides before a drafter's prefill whether a new request starts with speculation."""
         costs, batch = self._costs(context)
-        if self._clock is not None:
+        if self._clock is not None and bool((context.step == 0).all()):
             self._clock.renew()
         for b in range(context.size):
             if int(context.step[b]) == 0:
@@ -115,7 +116,8 @@ class Auto:
             state.balance = self.experience.balance
             learned = self.experience.learned
             state.known = [learned[m.name].faded() if m.name in learned else Known() for m in self.members]
-            state.balance = max(state.balance, self._credit(state, int(context.limit[b] - context.length[b]), costs, batch))
+            state.credit = self._credit(state, int(context.limit[b] - context.length[b]))
+            state.balance = max(state.balance, state.credit)
         if max(_ceiling(cost, self.most, batch) for cost in costs) < WORTH:
             state.balance = -math.inf
             state.on = False
@@ -126,11 +128,10 @@ class Auto:
             told = f"to try the drafter costs {price:.0f} plain steps, too many for a beginning: {why}"
             state.notes.append(f"plain decoding at first, the faster way for a short answer ({told}); a longer one tries it later, control='fixed' at once")
 
-    def _credit(self, state: _State, tokens: int, costs: list[Costs], batch: int) -> float:
+    def _credit(self, state: _State, tokens: int) -> float:
         """Plain steps that may be risked on a request of so many tokens, because a drafter saved more in earlier ones."""
-        tried = [(known, cost) for known, cost in zip(state.known, costs) if known.tracks]
-        worth = max((self._worth(known, CLUES, 0, cost, batch) for known, cost in tried), default=1.0)
-        return SHARE * tokens * max(0.0, 1 - 1 / worth)
+        tried = [track.tokens / track.spent for known in state.known for track in known.tracks.values() if track.drafts >= TRIED]
+        return SHARE * tokens * max(0.0, 1 - 1 / max(tried, default=1.0))
 
     def size(self, context: Context) -> Size:
         """See `Control.size`."""
@@ -155,7 +156,7 @@ class Auto:
         for state, k in zip(states, depths):
             state.wished = k > 0
         depth = torch.tensor(depths)
-        nodes = torch.tensor([self.nodes if k and self._trees[state.pick] else k for state, k in zip(states, depths)])
+        nodes = torch.tensor([self.nodes if k and self._tree(state) else k for state, k in zip(states, depths)])
         picks = torch.tensor([state.pick for state in states]) if len(self.members) > 1 else None
         if all(costs[state.pick].draft == 0 for state in states):  # what only copies asks nobody
             return Size(depth=depth, nodes=nodes, drafter=picks)
@@ -209,9 +210,13 @@ class Auto:
         known = state.known[state.pick]
         if state.clue == 0 or (known.empty >= EMPTY and costs.draft == 0 and state.steps % (2 if known.empty < 4 * EMPTY else 4)):
             return 0
-        if known.asks or self._trees[state.pick]:
+        if known.asks or self._tree(state):
             return self.most
         return max(1, costs.best(known.track(state.clue).curve(max(self.nodes, self.most)), batch)[0])
+
+    def _tree(self, state: _State) -> bool:
+        """Whether the row's drafter drafts trees, as far as this row has seen."""
+        return self.members[state.pick].tree or state.known[state.pick].tree
 
     def _asking(self, states: list[_State], costs: list[Costs], batch: int, shared: bool):
         stops = torch.tensor([self._stop(state, costs[state.pick], batch) for state in states])
@@ -260,8 +265,6 @@ class Auto:
         if self._clock is not None:
             self._clock.keep(step, [self.members[state.pick].name for state in states])
         reach, drafted = reaches(draft), draft.live.sum(1).tolist() if draft.nodes else [0] * context.size
-        if len(self.members) == 1 and draft.nodes:
-            self._trees = [not draft.chain]
         bins = [Reliability().bins(level.prob).tolist() for level in self._levels]
         asked = [sum(bool(level.live[b]) for level in self._levels) for b in range(context.size)]
         levels = [max(pair) for pair in zip(reach, asked)]
@@ -269,20 +272,20 @@ class Auto:
         for b, state in enumerate(states):
             emitted = int(step.emitted[b])
             state.steps += 1
-            state.balance = min(state.balance + RATE * emitted, MOST + SHARE * max(0.0, state.saved))
+            state.balance = min(state.balance + RATE * emitted, max(MOST, state.credit) + SHARE * max(0.0, state.saved))
             if levels[b]:
                 known = state.known[state.pick]
                 known.asks = bool(asked[b]) or (known.asks and reach[b] == 1)  # nobody is asked about a draft of one token
                 behind = max(0, int(context.length[b]) - known.read - 1)
                 self._book(state, emitted, spent[b], behind * costs[state.pick].read / costs[state.pick].step(0, batch))
                 known.read = int(context.length[b]) + levels[b]
-                known.empty = 0
+                known.empty, known.tree = 0, known.tree or not chained(draft, b)
                 known.track(state.clue).learn(len(step.path[b]), reach[b])
                 if bins:
                     known.reliability.learn([bins[i][b] for i in watched(self._levels, step, b)], len(step.path[b]))
             else:
                 state.gain(emitted, spent[b])
-                if state.wished:  # and nothing came
+                if state.wished and context.limit[b] - context.length[b] > 1:  # and nothing came, though there was room
                     state.known[state.pick].empty += 1
                     state.known[state.pick].track(state.clue).book(emitted, spent[b])
         self._levels = []
@@ -321,8 +324,8 @@ class Auto:
             if state.on and state.balance <= 0:
                 state.on = False
                 done = int(context.length[b]) + int(step.emitted[b]) - len(context.requests[b].prompt)
-                pace = f"pace {state.tokens / state.spent:.2f} of plain decoding"
-                state.notes.append(f"speculation off after {done} tokens: it had lost {-state.saved:.1f} plain steps ({pace})")
+                lost = f"it had lost {-state.saved:.1f} plain steps" if state.saved < 0 else "it lost time of late"
+                state.notes.append(f"speculation off after {done} tokens: {lost} (pace {state.tokens / state.spent:.2f} of plain decoding)")
             if step.finish[b] is not None and context.requests[b].temperature == 0:
                 most, least = (START, 0.0) if state.saved < 0 else (MOST, START)
                 self.experience.balance = max(least, min(state.balance, most))
@@ -334,7 +337,7 @@ class Auto:
             return [m.costs for m in self.members], 1
         said = [_nearest(found, context.size) if found else m.costs for m, found in zip(self.members, self._measured)]
         if self._clock is not None:
-            said = [self._clock.costs(context.size, m.name, costs) for m, costs in zip(self.members, said)]
+            said = [c if found else self._clock.costs(context.size, m.name, c) for m, c, found in zip(self.members, said, self._measured)]
         return said, context.size
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -359,7 +362,7 @@ class Auto:
         state = self._memory.find(request)
         if state is None:
             return None
-        names = ("balance", "saved", "tokens", "spent", "steps", "on", "pick", "notes")
+        names = ("balance", "credit", "saved", "tokens", "spent", "steps", "on", "pick", "notes")
         return {"known": [known.export() for known in state.known], **{name: getattr(state, name) for name in names}}
 
     def adopt(self, request: Request, held: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ class _Batch:
     drafts: dict[str, deque[_Seen]] = field(default_factory=dict)  # by drafter
     made: dict[str, tuple[Costs, Costs]] = field(default_factory=dict)  # (what was said, what is true) by drafter
     steps: int = 0
+    stale: bool = False  # whether the plain steps are another text's
 
 
 class Clock:
@@ -48,11 +49,16 @@ class Clock:
         self._batches: dict[int, _Batch] = {}
         self._since = 0  # steps with drafts since the last probe
         self._row = 0  # plain steps in a row
-        self._stale = False  # whether the plain steps are another text's
+        self._drafts = self._renewed = 0  # steps with drafts: so far, and when a text was last renewed
 
     def renew(self) -> None:
         """A new text begins: a step takes longer behind a longer one, so a probe is due soon, and takes the place of the probes before it."""
-        self._since, self._stale = max(self._since, EVERY - SOON), True
+        if self._drafts - self._renewed < EVERY // 2 and self._renewed:
+            return  # short texts would be little but probes
+        self._renewed = max(1, self._drafts)
+        self._since = max(self._since, EVERY - SOON)
+        for batch in self._batches.values():
+            batch.stale = True
 
     def wants_plain(self, size: int, known: bool) -> bool:
         """Whether the next step of a batch should be a probe of plain decoding. known: whether costs were measured before."""
@@ -66,15 +72,16 @@ class Clock:
         seen = self._batches.setdefault(step.before.size, _Batch())
         rest = step.seconds.verify + step.seconds.other
         self._since += step.draft.nodes > 0
+        self._drafts += step.draft.nodes > 0
         self._row = 0 if step.draft.nodes else self._row + 1
         if self._row >= PROBE:
             self._since = 0
         if not step.draft.nodes:
             if self._row > 1:
-                if self._stale:
+                if seen.stale:
                     seen.plain.clear()
                     seen.made.clear()
-                self._stale = False
+                seen.stale = False
                 seen.plain.append(rest)
         elif len(set(drafters)) == 1:  # a step that several drafters shared says nothing about any
             of = seen.drafts.setdefault(drafters[0], deque(maxlen=KEPT))

@@ -105,7 +105,7 @@ class Member:
 
     name: str
     costs: Costs  # frozen: the same in every run
-    measured: Costs | None = None  # on this machine
+    measured: Costs | Mapping[int, Costs] | None = None  # on this machine, by batch size if there are several
     tree: bool = False
     look: Callable[[Context], Tensor] | None = None  # i64[B] what it can tell of its next draft for nothing: 0 that there is none
 

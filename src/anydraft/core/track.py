@@ -85,6 +85,7 @@ class Known:
     stopped: int = 0  # steps when that was last decided
     asks: bool = True  # whether it asks after each level
     empty: int = 0  # drafts in a row that came out empty
+    tree: bool = False  # whether a draft of it ever branched
     idle: int = 0  # steps since it was last chosen, or could have been
     wait: int = FIRST  # of them until it is tried again
 
@@ -98,7 +99,7 @@ class Known:
 
     def export(self) -> dict[str, Any]:
         """Plain types."""
-        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "empty", "idle", "wait")}
+        plain = {name: getattr(self, name) for name in ("steps", "tokens", "spent", "asks", "empty", "tree", "idle", "wait")}
         tracks = {str(clue): track.export() for clue, track in self.tracks.items()}
         return {"reliability": self.reliability.export(), "tracks": tracks, **plain}
 

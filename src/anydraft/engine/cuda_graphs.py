@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydraft.engine.graphs import WIDEST, decides_nothing, forward_of, stamp
 
-MOST = 64  # graphs that an engine keeps; the one that was used longest ago goes first
+MOST = 32  # graphs that an engine keeps; the one that was used longest ago goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class CudaGraphs:
         self._graphs: dict[Any, _Captured] = {}
         self._refused: set[Any] = set()
         self._pool: Any = None
+        self._held: list[Tensor] = []  # the slots that the graphs write to
         self._met: set[Any] = set()  # shapes that occurred once: many, like that of a prompt, never come again
 
     def refresh(self) -> None:
@@ -65,7 +66,10 @@ class CudaGraphs:
         held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
         if any(tensor is None for tensor in held):
             return None
-        key = (*tokens.shape, slots.ndim, used, held[0].data_ptr(), held[0].shape)
+        if len(held) != len(self._held) or any(a is not b for a, b in zip(held, self._held)):
+            self._graphs.clear()
+            self._held = held
+        key = (*tokens.shape, slots.ndim, used)
         if key in self._refused:
             return None
         given = [tokens, position, slots, *masks]
@@ -80,7 +84,7 @@ class CudaGraphs:
         made = self._capture(given, held)
         if made is None or not torch.equal(made(given), want):
             self._refused.add(key)
-            return want
+            return None  # the model writes into the same slots again
         if len(self._graphs) >= MOST:
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = made

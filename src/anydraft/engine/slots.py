@@ -116,6 +116,11 @@ class SlotCache(Cache):
         held: list[tuple[Any, str, Any]] = [(layer, name, getattr(layer, name)) for layer in self.layers for name in ("keys", "values")]
         return [(layer, name, tensor) for layer, name, tensor in held if tensor is not None]
 
+    def clear(self) -> None:
+        """Zeros everywhere: what one text left must not reach the next, and a NaN would, through a weight of 0."""
+        for _, _, held in self._tensors():
+            held.zero_()
+
     def resize(self, rows: int, capacity: int) -> None:
         """Grows to at least this many rows and slots; what is held stays where it is."""
         rows, capacity = max(rows, self.rows), max(capacity, self.capacity)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,7 @@ class TransformersModel:
         self._head = None if head_ids is None else HeadRows(model, head_ids)
         self._view: TransformersModel | None = None
         run, output = (model, "logits") if self._head is None else (self._head.body, "last_hidden_state")
-        self._cache = None
+        self._cache = self._spare = None
         self._products = suited(model)
         kinds = tuple(self.windows)
         # a recording holds nothing of any text and serves every engine of a model; a graph writes to one engine's slots
@@ -83,7 +84,8 @@ class TransformersModel:
 
     def reset(self) -> None:
         """Forgets all rows and frees the slots, but on a GPU: graphs write to them, and so may the next texts."""
-        self._spare: SlotCache | None = self._cache if self._keeps_slots else None
+        if self._keeps_slots and self._cache is not None:
+            self._spare = self._cache
         self._cache: SlotCache | None = None
         self._counting = torch.empty(0, dtype=torch.int64)
         self._rows: list[Row] = []
@@ -173,16 +175,19 @@ class TransformersModel:
         need = int(context.length.max()) + nodes + 1
         if self._cache is None:
             room = max(need, min(int(context.limit.max()) + nodes + 1, 2 * need + 256))
-            self._cache = self._spared(context.size, room) or SlotCache(self._layers, context.size, self._grain(room))
+            self._cache = self._taken(context.size, room) or SlotCache(self._layers, context.size, self._grain(room))
         elif need > self._cache.capacity or context.size > self._cache.rows:
             grown = self._cache.capacity if need <= self._cache.capacity else max(bucket(need), 2 * self._cache.capacity)
             self._cache.resize(context.size, grown)
         return self._cache
 
-    def _spared(self, rows: int, room: int) -> SlotCache | None:
-        """The slots of earlier texts, if there are enough of them and not far too many."""
-        held = self._spare
-        return held if held is not None and held.rows == rows and room <= held.capacity <= 2 * self._grain(room) else None
+    def _taken(self, rows: int, room: int) -> SlotCache | None:
+        """The slots of earlier texts, if there are enough of them and not far too many; else they are given up."""
+        held, self._spare = self._spare, None
+        if held is None or held.rows != rows or not room <= held.capacity <= 2 * self._grain(room):
+            return None
+        held.clear()
+        return held
 
     # -- forwards ----------------------------------------------------------------------------------------------------
 
@@ -306,6 +311,7 @@ class TransformersModel:
         seen: list[Tensor] = []
         # asked for its hidden states, transformers leaves hooks on the user's model for good
         head = self.model.get_output_embeddings() if self.offers_hidden and self._head is None else None
+        asks = self.offers_hidden and self._head is None and head is None
         with self._products, _listening(head, seen):
             output: Any = run(
                 input_ids=tokens,
@@ -314,9 +320,10 @@ class TransformersModel:
                 past_key_values=cache,
                 use_cache=True,
                 **({"logits_to_keep": keep} if self._keeps and self._head is None else {}),
+                **({"output_hidden_states": True} if asks else {}),
             )
         if self.offers_hidden:
-            self.hidden = (output.last_hidden_state if self._head is not None else seen[-1])[:, -1]
+            self.hidden = (output.last_hidden_state if self._head is not None else output.hidden_states[-1] if asks else seen[-1])[:, -1]
         return output.logits if self._head is None else output.last_hidden_state
 
     def _places(self, end: int) -> Tensor:
@@ -328,11 +335,17 @@ class TransformersModel:
 
 @contextlib.contextmanager
 def _listening(head: Any, seen: list[Tensor]) -> Iterator[None]:
-    """Within it, what a layer is given goes to `seen` as well; afterwards the layer is as it was."""
+    """Within it, what a layer is given by this thread goes to `seen` as well; afterwards the layer is as it was."""
     if head is None:
         yield
         return
-    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    here = threading.get_ident()
+
+    def hear(_: Any, given: Any) -> None:
+        if threading.get_ident() == here:
+            seen.append(given[0])
+
+    hook = head.register_forward_pre_hook(hear)
     try:
         yield
     finally:

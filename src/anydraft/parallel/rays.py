@@ -16,7 +16,7 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError, connection
 from typing import Any
@@ -97,8 +97,8 @@ class Rays(Pipes):
         super().__init__(len(targets))
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
-            os.environ.setdefault(_NICE, "0")  # a new cluster's daemons hand it on; on a running one this is its owner's to say
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _ranked() if address is None else contextlib.nullcontext():
+                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
         there = ray.cluster_resources()
         shares = {"num_cpus": share(cpus, there.get("CPU", 0.0), len(builders)), "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}
@@ -163,6 +163,18 @@ class Rays(Pipes):
         self.actors = {}
         if self._mine and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+@contextlib.contextmanager
+def _ranked() -> Iterator[None]:
+    """A cluster that is started within ranks its workers like everybody; on a running one this is its owner's to say."""
+    held = os.environ.get(_NICE)
+    os.environ.setdefault(_NICE, "0")  # the daemons hand it on
+    try:
+        yield
+    finally:
+        if held is None:
+            os.environ.pop(_NICE, None)
 
 
 def share(asked: float, there: float, workers: int) -> float:

@@ -35,7 +35,7 @@ class Pace:
         offers = {
             "costs": lambda: self.known or self.estimated,
             "measured": lambda: self.told,
-            "clock": lambda: None if self.known else self._clocks.setdefault(method, Clock()),  # a file is believed
+            "clock": lambda: self._clocks.setdefault(method, Clock()),
             "experience": lambda: self._experience.setdefault(method, Experience()),
         }
         if self.assistant_model is not None:

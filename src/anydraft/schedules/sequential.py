@@ -69,17 +69,9 @@ def sequential(
         waited, mark = _since(mark)
         seconds.other += waited
         step = Step(
-            before=context,
-            after=after,
-            draft=draft,
-            scores=scores,
-            verdict=verdict,
-            path=path,
-            emitted=emitted,
-            finish=finish,
-            seconds=seconds,
+            before=context, after=after, draft=draft, scores=scores, verdict=verdict, path=path, emitted=emitted, finish=finish, seconds=seconds,
             forwards=spent,
-        )
+        )  # fmt: skip
         for part in parts:
             _tell(part, "keep", step)
         around, mark = _since(mark)
