@@ -28,3 +28,22 @@ def test_the_tokens_are_those_of_plain_decoding_and_a_dead_actor_changes_none():
             assert tokens == expected
     finally:
         executor.close()
+
+
+@pytest.mark.slow
+def test_a_second_set_of_actors_does_not_wait_for_the_processors_of_the_first():
+    """Two speculators in one process, each of which asks for a processor a worker, on a machine that has no more than one of them needs."""
+    from anydraft.parallel.rays import Rays
+
+    ask = [request(seed=5)]
+    first = Rays([table_target] * 2, table_drafter)
+    try:
+        second = Rays([table_target], table_drafter)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert decode(Parallel(DSI, second, 2, patience=10.0), ask, table_target(), table_drafter(), Match()) == plain(ask, table_target())
+        finally:
+            second.close()
+    finally:
+        first.close()

@@ -100,8 +100,10 @@ class Rays(Pipes):
             with _ranked() if address is None else contextlib.nullcontext():
                 ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         builders = dict(enumerate(targets)) | ({DRAFTER: drafter} if drafter is not None else {})
-        there = ray.cluster_resources()
-        shares = {"num_cpus": share(cpus, there.get("CPU", 0.0), len(builders)), "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}
+        there, free = ray.cluster_resources(), ray.available_resources()
+        # a processor that others have taken can be shared, and waiting for it would take until they end; a GPU must be had
+        shares = {"num_cpus": min(cpus, share(cpus, there.get("CPU", 0.0), len(builders)), int(1000 * free.get("CPU", 0.0) / len(builders)) / 1000),
+                  "num_gpus": share(gpus, there.get("GPU", 0.0), len(builders))}  # fmt: skip
         made = ray.remote(Actor).options(**shares)
         stored = {id(build): ray.put(build) for build in builders.values()}  # replicas have one builder, and its weights travel once
         self.actors = {n: made.remote(n, stored[id(build)], threads) for n, build in builders.items()}
