@@ -129,7 +129,7 @@ def contenders(costs: Costs, temperature: float, pair: str | None, weights: Path
         "survival, one step": lambda: Survival(16, costs, full=False),
         "bandit ucb": lambda: Bandit(costs=costs),
         "bandit exp3": lambda: Bandit(algorithm="exp3", costs=costs),
-        "auto": lambda: Auto(5, 16, costs, costs, experience),
+        "auto": lambda: Auto(5, 16, costs, costs, experience=experience),
     }
     for name, cls in (("disco", DISCO), ("specdec_plus_plus", SpecDecPlusPlus)):
         if pair is not None and (file := trained_file(weights, name, pair, temperature)).is_file():
