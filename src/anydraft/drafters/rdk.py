@@ -10,6 +10,7 @@ Differs:  linear-time forms of our own (see vocabulary/redistribution.py), mixed
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,16 +94,17 @@ class RDK:
         """
         draft, self._proposed = self._proposed, None
         levels = _mixtures(draft) if draft is not None else []
+        target, drafted = functools.cache(step.scores.law.rows), functools.cache(lambda i: levels[i].inner.rows(0))  # laws of all rows: made once
         for b, (slot, request) in enumerate(zip(step.before.slot.tolist(), step.before.requests)):
             if request.temperature == 0:
                 continue
             row = self._row(slot, request)
             if self.mean is None:
-                row.see(step.scores.law.rows(0)[b])
+                row.see(target(0)[b])
             judged = min(len(step.path[b]) + 1, int(draft.live[b].sum())) if draft is not None and levels else 0
             if judged and self.fixed is None and row.ready:
-                p = torch.stack([step.scores.law.rows(i)[b] for i in range(judged)])
-                q = torch.stack([levels[i].inner.rows(0)[b] for i in range(judged)])
+                p = torch.stack([target(i)[b] for i in range(judged)])
+                q = torch.stack([drafted(i)[b] for i in range(judged)])
                 row.mixing.learn(p.to(q.device), q, row.moved(q))
 
     def _row(self, slot: int, request: Request) -> _Row:
