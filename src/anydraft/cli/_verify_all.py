@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,9 @@ def carried_out(
             for n, ended in enumerate(as_completed(waiting), 1):
                 print(f"[{n}/{len(left)}] {waiting[ended].name}", file=sys.stderr, flush=True)
                 yield waiting[ended], *ended.result()
+        except BrokenProcessPool as cause:
+            step = "Take fewer --jobs, or a smaller --batch-size; the same command continues with what is not done yet"
+            raise BadOption("a process that ran a cell was ended from outside, most likely for want of memory", got=f"--jobs {jobs}", next_step=step) from cause
         finally:
             pool.shutdown(cancel_futures=True)  # whatever ends this ends after the cells that are under way, and not after all
 

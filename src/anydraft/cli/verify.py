@@ -48,7 +48,7 @@ def verify(
                                                            "fail; on both bundled pairs, or on the models named. Needs --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="For --all: folder for verified.jsonl and verified.md; an existing one is continued.")] = None,
     page: Annotated[Path | None, typer.Option(help="For --all: also put the table into this Markdown page, between its markers.")] = None,
-    jobs: Annotated[int, typer.Option(help="For --all: processes that run side by side; each takes up to 5 GB.")] = 1,
+    jobs: Annotated[int, typer.Option(help="For --all: processes that run side by side; each takes 5 to 12 GB.")] = 1,
 ):
     """Check on your own models that a method is lossless: exit code 0 if it is, 1 if it is not."""
     if plant == "list":
