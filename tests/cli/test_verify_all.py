@@ -1,6 +1,8 @@
 """`anydraft verify --all`: which cells there are, that a stopped run loses none, and a table that hides nothing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 from anydraft.bench.store import Store
 from anydraft.cli import _verify_all, main
 from anydraft.cli._verify_all import BEGIN, END, Cell, as_it_must, cells, markdown, verify_all
-from anydraft.core.errors import WrongVocabulary
+from anydraft.core.errors import BadOption, WrongVocabulary
 from anydraft.testing.verify import Check, Plan, Report
 
 
@@ -107,3 +109,36 @@ def test_what_does_not_go_together_is_refused(capsys, arguments, said):
     with pytest.raises(SystemExit) as end:
         main(["verify", *arguments])
     assert end.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.fixture
+def side_by_side(quick, monkeypatch):
+    """Processes are played by threads, which see the fixture."""
+    monkeypatch.setattr(_verify_all, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(_verify_all.torch, "set_num_threads", lambda n: None)
+    return quick
+
+
+def test_cells_side_by_side_are_all_kept(side_by_side, tmp_path):
+    assert verify_all(PLACES, Plan(), None, tmp_path, None, side_by_side.examine, jobs=3)
+    assert len(side_by_side.examined) == 4
+    assert verify_all(PLACES, Plan(), None, tmp_path, None, side_by_side.examine, jobs=3) and len(side_by_side.examined) == 4
+
+
+def test_a_process_that_was_ended_is_said_so_and_loses_only_its_cell(side_by_side, tmp_path):
+    def examine(place, parts, options, plan, plant, prompts):
+        if plant:
+            raise BrokenProcessPool("terminated abruptly")
+        return side_by_side.examine(place, parts, options, plan, plant, prompts)
+
+    with pytest.raises(BadOption, match="ended from outside"):
+        verify_all(PLACES, Plan(), None, tmp_path, None, examine, jobs=1 + 1)
+    assert verify_all(PLACES, Plan(), None, tmp_path, None, side_by_side.examine, jobs=2)
+    assert len(side_by_side.examined) <= 4 + 3
+
+
+@pytest.mark.parametrize("arguments, says", [(["--jobs", "2"], "--jobs"), (["--all", "--out", "x", "--jobs", "0"], "--jobs is not usable")])
+def test_jobs_that_cannot_be(arguments, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["verify", *arguments])
+    assert end.value.code == 2 and says in capsys.readouterr().err

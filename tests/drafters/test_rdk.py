@@ -1,5 +1,7 @@
 """RDK: exact in every form, TLI bit for bit at weight 0, better than it where its condition says so."""
 
+from dataclasses import replace
+
 import bilingual as toy
 import pytest
 import torch
@@ -148,3 +150,26 @@ def test_bad_options():
         rdk("half", redistribution_form="magic")
     with pytest.raises(BadOption, match="calibrate"):
         RDK(**toy.given("half"), keep_share=0.5)
+
+
+def test_learning_makes_each_law_once_for_the_whole_batch():
+    """What a step's laws cost must not grow with the square of the batch."""
+    calls = []
+
+    class Counted:
+        def __init__(self, law):
+            self.law = law
+
+        def rows(self, index):
+            calls[-1] += 1
+            return self.law.rows(index)
+
+    class Watched(RDK):
+        def keep(self, step):
+            calls.append(0)
+            super().keep(replace(step, scores=replace(step.scores, law=Counted(step.scores.law))))
+
+    requests = [toy.ask("half", tokens=12, seed=seed) for seed in range(8)]
+    mean = torch.arange(1.0, len(toy.PAIRS["half"][0]) + 1)
+    run((toy.target_of("half"), Watched(**toy.given("half"), statistics=mean), SpeculativeSampling(), Fixed(2)), requests, Keyed())
+    assert 0 < max(calls) <= 2  # one for each level that was judged

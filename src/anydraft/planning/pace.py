@@ -45,8 +45,8 @@ class Pace:
     @property
     def told(self) -> dict[int, Costs] | None:
         """The costs that a plan or a profile has, by batch size."""
-        if self.known is None or self._profile is None:
-            return None if self.known is None else {1: self.known}
+        if self._profile is None:
+            return {1: self.known} if self.known is not None else None
         return {table["batch"]: self._profile.at(PROMPT, table["batch"]) for table in self._profile.tables}
 
     @functools.cached_property

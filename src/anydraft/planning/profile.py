@@ -25,9 +25,6 @@ from anydraft.core.rollout import determined_chain
 from anydraft.core.stopping import Stopping
 from anydraft.schedules.sequential import sequential
 
-Points = tuple[tuple[int, float], ...]
-"""(tokens in one target forward, its seconds), ascending."""
-
 WIDTHS = (1, 2, 4, 8, 16)
 FORMAT = 1
 
@@ -92,27 +89,25 @@ def timed(works: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
 
 
 def costs(
-    target: Any, drafter: Any, prompt: torch.Tensor, *, widths: Sequence[int] = WIDTHS, repeats: int = 5, batch: int = 1, verify: Points | None = None
+    target: Any, drafter: Any, prompt: torch.Tensor, *, widths: Sequence[int] = WIDTHS, repeats: int = 5, batch: int = 1
 ) -> Costs:
     """The costs of one pair after a prompt i64[P].
 
     Args:
         target, drafter: fresh or reset; their rows are used and should be reset afterwards.
         widths: tokens of one target forward.
-        verify: the target's times, where they were measured before.
     """
     room = max([*widths, 9]) + 2
     with torch.inference_mode():
         context = Context.start([Request(prompt=prompt, max_new_tokens=room) for _ in range(batch)], max_length=target.max_length)
-        if hasattr(target, "open") and verify is None:
+        if hasattr(target, "open"):
             target.open(context)
         start = time.perf_counter()
         if hasattr(drafter, "open"):
             drafter.open(context)
         read = (time.perf_counter() - start) / max(1, len(prompt) * batch)
         before, level = drafting(drafter, context, repeats=repeats)
-        if verify is None:
-            verify = tuple((n * batch, s) for n, s in verification(target, context, widths, repeats))
+        verify = tuple((n * batch, s) for n, s in verification(target, context, widths, repeats))
     reads = getattr(drafter, "forwards", 0) > 0  # what copies reads nothing worth counting
     return Costs(draft=level, verify=verify, start=before, read=read if reads else 0.0)
 
