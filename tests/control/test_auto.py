@@ -11,6 +11,7 @@ from anydraft.control.auto import MOST, RATE, START, Auto, Experience
 from anydraft.core.costs import Costs
 from anydraft.core.noise import Keyed
 from anydraft.core.records import Context, Draft
+from anydraft.core.rollout import determined_chain
 from anydraft.drafters.draft_model import DraftModel
 from anydraft.drafters.prompt_lookup import PromptLookup
 from anydraft.drafters.token_recycling import TokenRecycling
@@ -173,6 +174,33 @@ def test_a_greedy_batch_shares_its_time_and_one_account(drafting, bound):
     assert made == [run((big, drafting(50), Match(), Auto(4, 8)), [request], Keyed())[0] for request in requests]
     assert sum(spent) / sum(plain) < bound
     assert all(len(on) == 1 for on in rows_on)
+
+
+def test_one_row_that_gains_does_not_keep_a_batch_drafting_that_loses():
+    """Row 0's drafts all stand and the others have none: nine tokens and three, in the time of five plain steps of four tokens."""
+    big = TableModel(50, seed=1, spread=3.0, window=2)
+    requests = [ask(120, prompt=(0, s), seed=s, temperature=0.0) for s in range(4)]
+    truth = [run((big, perfect(50), Match(), Auto(4, 8, costs=SLOW, measured=SLOW)), [request], Keyed())[0] for request in requests]
+    spent, plain = [], []
+    auto = Auto(8, 8, costs=CHEAP, measured={4: IN_FOUR})
+
+    class Uneven:
+        kinds, chain = ("determined",), True
+
+        @staticmethod
+        def propose(context, size, noise):
+            rows = zip(context.slot.tolist(), context.length.tolist(), size.clipped(context).depth.tolist())
+            return determined_chain([[] if slot else list(truth[0][n - 2 : n - 2 + k]) for slot, n, k in rows])
+
+    class Booked(Ledger):
+        def keep(self, step):
+            if step.before.size == 4:
+                spent.append(IN_FOUR.v(1 + step.draft.nodes, 4) + step.draft.levels * IN_FOUR.draft)
+                plain.append(float(step.emitted.float().mean()))
+            self.auto.keep(step)
+
+    assert run((big, Uneven(), Match(), Booked(auto, IN_FOUR)), requests, Keyed()) == truth
+    assert sum(spent) / sum(plain) < 1.1
 
 
 def lengthy(experience, drafting, seed, prompt=300, tokens=150):

@@ -1,10 +1,11 @@
 """Sequential: what a step records, who leaves and who joins, who is told what, and that the accounts add up."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
-from toys import CONTROLS, DRAFTS, EXACT, RULES, ask, distance, target
+from toys import CONTROLS, DRAFTS, EXACT, RULES, V, ask, distance, target
 
 from anydraft.control.fixed import Fixed
 from anydraft.core.errors import NonFiniteLogits
@@ -153,3 +154,18 @@ def test_a_size_is_clipped_to_what_a_row_may_still_emit():
     size = Fixed(4).size(context).clipped(context)
     assert size.depth.tolist() == [0, 1, 4] and size.nodes.tolist() == [0, 4, 4]
     assert dataclasses.replace(size, depth=torch.tensor([3, 0, 0])).clipped(context).nodes.tolist() == [0, 0, 0]
+
+
+def test_a_step_holds_the_time_between_it_and_the_last_one_but_not_the_callers():
+    """Learning belongs to steps, since plain decoding does without it; what a caller does with a step does not."""
+    class Thinking(Fixed):
+        def keep(self, step):
+            time.sleep(0.02)
+
+    stopping, start = {0: Stopping(REQUESTS[4])}, Context.start([REQUESTS[4]])
+    parts = (target(), DraftModel(target(2), V), SpeculativeSampling(), Thinking(1))
+    spent = []
+    for step in sequential(*parts, Keyed(), lambda context: start if context is None else context if context.size else None, stopping):
+        spent.append(step.seconds.other)
+        time.sleep(0.1)
+    assert len(spent) > 2 and all(0.02 <= s for s in spent[1:]) and sorted(spent)[1] < 0.1
